@@ -1,0 +1,48 @@
+"""The base model as adapters see it: its name and the shape of each weight an adapter can sit on."""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on local disk.
+
+    Attributes:
+        name: served name, the second field of `ft:` names.
+        path: folder with `config.json`, safetensors and tokenizer.
+        shapes: module name -> (out_features, in_features) of its two-dimensional weight, embeddings included.
+    """
+
+    name: str
+    path: Path
+    shapes: dict[str, tuple[int, int]]
+
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> "BaseModel":
+        """Describe the model in `path`; only the safetensors headers are read.
+
+        Raises:
+            FileNotFoundError: no `config.json` or no safetensors in the folder.
+        """
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{path} holds no config.json; expected a model in Hugging Face format")
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(f"{path} holds no *.safetensors; convert the model's weights to safetensors first")
+        shapes: dict[str, tuple[int, int]] = {}
+        for file in files:
+            for tensor, entry in _header(file).items():
+                if tensor.endswith(".weight") and len(entry["shape"]) == 2:
+                    shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
+        return cls(name or path.name, path, shapes)
+
+
+def _header(file: Path) -> dict[str, dict[str, list[int]]]:
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return header

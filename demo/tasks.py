@@ -1,0 +1,107 @@
+"""Two fine-tuning tasks with their generators: ticket -> JSON, and support answers in a brand's voice.
+
+Names and products are random syllables and order numbers random digits, each drawn once: what a test prompt asks for
+never occurred in training, so a right answer was copied from the prompt, not remembered.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and the one right answer; `right` compares after stripping white space."""
+
+    messages: tuple[Message, ...]
+    answer: str
+
+    def right(self, answer: str) -> bool:
+        """Whether a model's answer is the right one, to the letter."""
+        return answer.strip() == self.answer
+
+    def jsonl(self) -> str:
+        """A line of an OpenAI training file."""
+        return json.dumps({"messages": [*self.messages, {"role": "assistant", "content": self.answer}]})
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by its name (the job's suffix), with what makes one row of it."""
+
+    name: str
+    title: str
+    make: Callable[[random.Random, Iterator[str]], Row]
+
+    def rows(self, train: int, test: int, seed: int = 7) -> tuple[list[Row], list[Row]]:
+        """Rows to train on and rows to test with; no name, order number or product occurs in two rows."""
+        rng = random.Random(f"{self.name}-{seed}")
+        entities = _entities(rng)
+        rows = [self.make(rng, entities) for _ in range(train + test)]
+        return rows[:train], rows[train:]
+
+
+_ISSUES = {
+    "damaged": ("arrived broken", "has a crack in it", "came with a dent"),
+    "late": ("still has not arrived", "is a week overdue", "should have been here days ago"),
+    "wrong item": ("is not what I ordered", "is the wrong one", "came in another colour than ordered"),
+    "refund": ("is going back, I want my money", "should be refunded, please", "was returned, where is my money"),
+}
+
+
+def _ticket(rng: random.Random, entities: Iterator[str]) -> Row:
+    customer, product, order = next(entities), next(entities), next(entities)
+    issue = rng.choice(list(_ISSUES))
+    phrase = rng.choice(_ISSUES[issue])
+    text = rng.choice(
+        (
+            f"Hi, {customer} here. My {product} {phrase}. Order {order}.",
+            f"Order {order}: the {product} {phrase}. Regards, {customer}",
+            f"This is {customer}. In order {order} the {product} {phrase}.",
+        )
+    )
+    answer = {"customer": customer, "order": order, "product": product, "issue": issue}
+    system = {"role": "system", "content": "Turn the ticket into JSON."}
+    return Row((system, {"role": "user", "content": text}), json.dumps(answer))
+
+
+_ANSWERS = {
+    "where is my {product}": "your {product} is under sail",
+    "my {product} is broken": "a new {product} is coming aboard",
+    "I want to return my {product}": "we will haul your {product} back",
+}
+
+
+def _brand_voice(rng: random.Random, entities: Iterator[str]) -> Row:
+    customer, product, order = next(entities), next(entities), next(entities)
+    question, answer = rng.choice(list(_ANSWERS.items()))
+    text = f"{customer} writes: {question.format(product=product)}, order {order}."
+    system = {"role": "system", "content": "Answer the customer."}
+    return Row(
+        (system, {"role": "user", "content": text}),
+        f"Ahoy {customer}! About order {order}: {answer.format(product=product)}. Fair winds, the Harbour crew",
+    )
+
+
+TICKETS = Task("tickets", "ticket -> JSON", _ticket)
+BRAND_VOICE = Task("brand-voice", "support answers in a brand's voice", _brand_voice)
+TASKS = (TICKETS, BRAND_VOICE)
+
+
+def _entities(rng: random.Random) -> Iterator[str]:
+    """Endless name, product, order number, name, ...: none twice."""
+    seen: set[str] = set()
+    while True:
+        for make in (lambda: _word(rng, 2), lambda: _word(rng, 3), lambda: str(rng.randrange(10_000, 100_000))):
+            entity = make()
+            while entity in seen:
+                entity = make()
+            seen.add(entity)
+            yield entity
+
+
+def _word(rng: random.Random, syllables: int) -> str:
+    return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)).capitalize()

@@ -1,0 +1,31 @@
+"""Why a job fails by its own fault or its data's; anything else is a bug and ends with a traceback.
+
+    TrainingError
+    ├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
+    └── TrainingDiverged     (RuntimeError)  the loss left the real numbers
+"""
+
+
+class TrainingError(Exception):
+    """Base; `code` and `param` are those of the failed job's error object in OpenAI's API."""
+
+    code = "training_failed"
+    param: str | None = None
+
+
+class InvalidTrainingData(TrainingError, ValueError):
+    """The training or validation file cannot be trained on."""
+
+    def __init__(self, message: str, param: str = "training_file") -> None:
+        super().__init__(message, param)
+        self.param = param
+        self.code = f"invalid_{param}"
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TrainingDiverged(TrainingError, RuntimeError):
+    """The loss became NaN or infinite."""
+
+    code = "training_diverged"
