@@ -16,10 +16,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from adapters.manifest import Manifest
 from training import defaults, replay
+from training.answer_loss import AnswerLossTrainer
 from training.defaults import Resolved
 from training.job import JobDirectory, Result, TrainingJob
 from training.progress import Progress
@@ -59,7 +60,7 @@ def train(
     )
     peft_model = get_peft_model(model, lora, autocast_adapter_dtype=True)
     progress = Progress(directory)
-    trainer = SFTTrainer(
+    trainer = AnswerLossTrainer(
         model=peft_model,
         args=_arguments(job, directory, hyperparameters, len(rows), bf16),
         train_dataset=Dataset.from_list(rows),
