@@ -1,0 +1,1 @@
+"""Tuneport's own API for its operator: adapters and keys."""

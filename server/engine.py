@@ -1,0 +1,259 @@
+"""vLLM's AsyncLLM as Tuneport's engine; with lora_cpu.py the only module that imports vllm.
+
+On a CPU the model runs in the engine's own process (vLLM's default there is one process more and one core less), which
+starts sooner and leaves the other core to the API. vllm itself is imported in `start`, in a thread: the server answers
+`/health` within two seconds, and the engine follows.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from adapters.base import BaseModel
+from adapters.validate import UNWRAPPED
+from server.generation import (
+    AdapterLoadFailed,
+    ContextLengthExceeded,
+    Delta,
+    EngineUnavailable,
+    InvalidRequest,
+    Sampling,
+    TokenLogprob,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HEALTH_CHECK_SECONDS = 0.5
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # with it, every unknown model name leaks a lock
+}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the engine is started with.
+
+    Attributes:
+        max_loras: adapters in one batch. `max_cpu_loras`: adapters held in memory.
+        max_lora_rank: compute follows it, not the adapter's own rank.
+        max_model_len: context in tokens; None: the model's own.
+        kv_cache_bytes: memory for the KV cache on a CPU.
+        gpu_memory_utilization: share of a GPU's memory for weights and KV cache.
+    """
+
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    max_model_len: int | None
+    kv_cache_bytes: int
+    gpu_memory_utilization: float
+
+
+class VllmEngine:
+    """An `Engine` (server/generation.py) on vLLM."""
+
+    def __init__(self, base: BaseModel, options: EngineOptions) -> None:
+        self._base = base
+        self._options = options
+        self._llm: AsyncLLM | None = None
+        self._max_model_len = 0
+        self._loaded: dict[str, LoRARequest] = {}
+        self._ids = itertools.count(1)  # an id is never used twice: a failed load may have left its own behind
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered now."""
+        return self._llm is not None and not self._llm.errored
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base model's tokenizer."""
+        return self._running().get_tokenizer()  # pyright: ignore[reportReturnType]
+
+    async def start(self) -> None:
+        """Start vLLM; half a minute or more."""
+        if self._llm is not None:
+            await self.stop()
+        llm = await asyncio.to_thread(_start, self._base, self._options)
+        self._max_model_len = llm.model_config.max_model_len
+        self._loaded.clear()
+        self._llm = llm
+
+    async def stop(self) -> None:
+        """Shut vLLM down."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+    async def load(self, digest: str, path: Path) -> None:
+        """Hand a validated adapter to vLLM."""
+        from vllm.lora.request import LoRARequest
+
+        llm = self._running()
+        await asyncio.to_thread(_read_ahead, path)  # the engine stands still while it loads: the disk must not wait
+        request = LoRARequest(lora_name=digest, lora_int_id=next(self._ids), lora_path=str(path))
+        try:
+            await self._alive(llm.add_lora(request))
+        except EngineUnavailable:
+            raise
+        except Exception as error:
+            await self._alive(llm.remove_lora(request.lora_int_id))  # it may be half there, and report as loaded
+            raise AdapterLoadFailed(f"the engine refused the adapter: {error}") from error
+        self._loaded[digest] = request
+
+    async def unload(self, digest: str) -> None:
+        """Free the adapter's slot and memory."""
+        request = self._loaded.pop(digest, None)
+        if request is not None:
+            await self._alive(self._running().remove_lora(request.lora_int_id))
+
+    async def generate(self, prompt: list[int], sampling: Sampling, adapter: str | None) -> AsyncIterator[Delta]:
+        """Stream the answers; see `Engine`."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        llm = self._running()
+        room = self._max_model_len - len(prompt)
+        if room < 1 or (sampling.max_tokens or 1) > room:
+            wanted = f" ({len(prompt)} in the messages, {sampling.max_tokens} in the completion)"
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self._max_model_len} tokens. However, you requested "
+                f"{len(prompt) + (sampling.max_tokens or 0)} tokens{wanted if sampling.max_tokens else ''}. "
+                "Please reduce the length of the messages or completion.",
+                "messages",
+            )
+        try:
+            parameters = _sampling_params(sampling, room)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from error
+        lora = self._loaded[adapter] if adapter is not None else None
+        outputs = llm.generate(
+            {"prompt_token_ids": prompt}, parameters, request_id=uuid.uuid4().hex, lora_request=lora
+        )
+        try:
+            async for output in outputs:
+                for delta in _deltas(output, sampling.top_logprobs):
+                    yield delta
+        except VLLMClientError as error:
+            raise InvalidRequest(str(error)) from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineUnavailable("the engine stopped while it answered; try again shortly") from error
+        finally:
+            await outputs.aclose()
+
+    def _running(self) -> "AsyncLLM":
+        if self._llm is None or self._llm.errored:
+            raise EngineUnavailable("the engine is not ready; try again shortly (GET /ready says when)")
+        return self._llm
+
+    async def _alive(self, call: Awaitable[T]) -> T:
+        """Await a utility call of vLLM, which never ends when the engine dies meanwhile."""
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=HEALTH_CHECK_SECONDS)
+                if not task.done():
+                    self._running()
+            return task.result()
+        finally:
+            task.cancel()
+
+
+def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
+    cores = len(os.sched_getaffinity(0))
+    for name, value in {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)}.items():
+        os.environ.setdefault(name, value)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    device: dict[str, Any] = {"gpu_memory_utilization": options.gpu_memory_utilization}
+    if current_platform.is_cpu():
+        device = {
+            "kv_cache_memory_bytes": options.kv_cache_bytes,
+            "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        }
+    arguments = AsyncEngineArgs(
+        model=str(base.path),
+        enable_lora=True,
+        max_loras=options.max_loras,
+        max_cpu_loras=options.max_cpu_loras,
+        max_lora_rank=options.max_lora_rank,
+        lora_target_modules=sorted({name.rsplit(".", 1)[-1] for name in base.shapes} - UNWRAPPED),
+        max_model_len=options.max_model_len,
+        generation_config="vllm",  # defaults are OpenAI's and the manifest's, never a file's of the base
+        disable_log_stats=True,
+        **device,
+    )
+    return AsyncLLM.from_engine_args(arguments)
+
+
+def _read_ahead(path: Path) -> None:
+    for file in path.iterdir():
+        with file.open("rb") as stream:
+            while stream.read(1 << 20):
+                pass
+
+
+def _sampling_params(sampling: Sampling, room: int) -> "SamplingParams":
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens or room,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=sampling.logit_bias or None,
+        logprobs=sampling.top_logprobs,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _deltas(output: "RequestOutput", top_logprobs: int | None) -> list[Delta]:
+    return [
+        Delta(
+            index=answer.index,
+            text=answer.text,
+            tokens=len(answer.token_ids),
+            logprobs=() if top_logprobs is None else _logprobs(answer, top_logprobs),
+            finish_reason=answer.finish_reason,
+            cached_tokens=output.num_cached_tokens or 0,
+        )
+        for answer in output.outputs
+    ]
+
+
+def _logprobs(answer: "CompletionOutput", top: int) -> tuple[TokenLogprob, ...]:
+    tokens: list[TokenLogprob] = []
+    for token_id, position in zip(answer.token_ids, answer.logprobs or (), strict=True):
+        if position is None:
+            continue
+        ranked = sorted(position.values(), key=lambda entry: -entry.logprob)[:top]
+        alternatives = tuple(TokenLogprob(entry.decoded_token or "", _finite(entry.logprob)) for entry in ranked)
+        chosen = position[token_id]
+        tokens.append(TokenLogprob(chosen.decoded_token or "", _finite(chosen.logprob), alternatives))
+    return tuple(tokens)
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, -9999.0)  # JSON has no -Inf; -9999.0 is OpenAI's word for "very unlikely"

@@ -1,0 +1,1 @@
+"""What every request passes: identity, errors, limits of size, figures."""

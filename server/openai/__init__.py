@@ -1,0 +1,1 @@
+"""OpenAI's API, a router a resource, with its wire types."""

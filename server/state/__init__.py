@@ -1,0 +1,1 @@
+"""What survives a restart, in the database and the data folder: keys, files, jobs."""
