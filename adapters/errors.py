@@ -38,4 +38,4 @@ class NameTaken(AdapterError, ValueError):
 
 
 class AdapterNotFound(AdapterError, LookupError):
-    """No adapter is registered under the name."""
+    """No adapter is registered under the name, the only argument."""

@@ -104,7 +104,7 @@ class Registry:
         with Session(self._engine) as session:
             row = session.get(_AdapterRow, name)
             if row is None or row.base_model != self.base.name:
-                raise AdapterNotFound(f"no adapter {name!r} is registered for {self.base.name}")
+                raise AdapterNotFound(name)
             return self._adapter(row)
 
     def list(self) -> list[Adapter]:

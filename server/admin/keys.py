@@ -1,0 +1,52 @@
+"""`/admin/keys`: make, list and revoke API keys."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.http.auth import Administrator
+from server.services import Use
+from server.state.keys import Key
+
+router = APIRouter(prefix="/admin/keys")
+
+
+class KeyRequest(BaseModel):
+    """A key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    admin: bool = False
+
+
+@router.post("")
+def create(body: KeyRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Make a key; its secret stands in this answer and nowhere else."""
+    key, secret = use.keys.create(body.name, admin=body.admin)
+    return {**_wire(key), "secret": secret}
+
+
+@router.get("")
+def list_keys(use: Use, administrator: Administrator) -> dict[str, Any]:
+    """All keys, without their secrets."""
+    return {"object": "list", "data": [_wire(key) for key in use.keys.list()]}
+
+
+@router.delete("/{key_id}")
+def revoke(key_id: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Revoke a key; it stops working at once here, within five seconds in other processes."""
+    use.keys.revoke(key_id)
+    return {"id": key_id, "object": "key", "deleted": True}
+
+
+def _wire(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "object": "key",
+        "name": key.name,
+        "admin": key.admin,
+        "hint": f"...{key.hint}",
+        "created_at": key.created_at,
+    }

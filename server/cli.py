@@ -1,0 +1,116 @@
+"""The `tuneport` command. Heavy imports stay inside the commands: `tuneport --help` is instant."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="OpenAI's fine-tuning platform on your own machines.")
+keys = typer.Typer(no_args_is_help=True, help="API keys, in the data folder's database; also while the server runs.")
+app.add_typer(keys, name="keys")
+
+DataDir = Annotated[Path | None, typer.Option(help="Database, files, jobs and adapters.  [default: var/tuneport]")]
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="Base model: a local folder, or a Hugging Face id.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8000]")] = None,
+    data_dir: DataDir = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Take requests without a key; on loopback only.")] = False,
+    max_loras: Annotated[int | None, typer.Option(help="Adapters in one batch.  [default: 4]")] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(help="Highest rank served.  [default: 16]")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Context in tokens.  [default: the model's own]")] = None,
+    adapter_root: Annotated[
+        list[Path] | None, typer.Option(help="Folder that POST /admin/adapters may take paths from; repeat for more.")
+    ] = None,
+) -> None:
+    """Serve a base model, its adapters and the fine-tuning API. Every other setting: docs/reference.md."""
+    from server.serving import serve as run
+
+    given = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "no_auth": no_auth or None,
+        "max_loras": max_loras,
+        "max_lora_rank": max_lora_rank,
+        "max_model_len": max_model_len,
+        "adapter_root": adapter_root or None,
+    }
+    run({name: value for name, value in given.items() if value is not None})
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Chat JSONL, as OpenAI defines it.")],
+    model: Annotated[str, typer.Option(help="Base model: a local folder, or a Hugging Face id.")],
+    suffix: Annotated[str, typer.Option(help="Names the result.")] = "model",
+    validation: Annotated[Path | None, typer.Option(help="Chat JSONL; default: a tenth of the data.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the job's directory.")] = Path("var/training"),
+    epochs: Annotated[str, typer.Option(help="auto, or 1 to 50.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="auto, or 1 to 256.")] = "auto",
+    learning_rate_multiplier: Annotated[str, typer.Option(help="auto, or a number above 0.")] = "auto",
+    replay_share: Annotated[str, typer.Option(help="auto, or 0 to 0.5; 0 turns replay off.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of split, order and initial weights.")] = 0,
+) -> None:
+    """Train a LoRA adapter by hand: the trainer the server runs, in the foreground."""
+    from server.training_by_hand import train as run
+
+    wanted = {
+        "n_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate_multiplier": learning_rate_multiplier,
+        "replay_share": replay_share,
+    }
+    raise typer.Exit(run(data, model, suffix, validation, output, wanted, seed))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose or what for.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May also manage adapters and keys.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print its secret, once."""
+    key, secret = _keys(data_dir).create(name, admin=admin)
+    typer.echo(f"{key.id}  {secret}")
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """List the keys, without their secrets."""
+    for key in _keys(data_dir).list():
+        typer.echo(f"{key.id}  {'admin' if key.admin else 'user ':5}  ...{key.hint}  {key.name}")
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
+    """Revoke a key; running servers refuse it within five seconds."""
+    from server.state.errors import StateError
+
+    try:
+        _keys(data_dir).revoke(key_id)
+    except StateError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _keys(data_dir: Path | None) -> Any:
+    from adapters.database import connect
+    from server.settings import Settings
+    from server.state.keys import Keys
+    from server.state.tables import migrate
+
+    given = {} if data_dir is None else {"data_dir": data_dir}
+    settings = Settings(model="", **given)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = connect(settings.database())
+    migrate(database)
+    return Keys(database)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,125 @@
+"""From domain errors to OpenAI's error objects: the only module that knows which error is which HTTP status.
+
+`{"error": {"message", "type", "param", "code"}}`, all four always there. Nothing permanent is answered with 409 or 5xx:
+the SDK would try it again.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from adapters.errors import AdapterNotFound, InvalidAdapter, InvalidName, NameTaken
+from adapters.template import TemplateError
+from server.generation import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable, InvalidRequest
+from server.state.errors import InvalidState, NotFound, TooLarge
+
+logger = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+
+
+class Unauthorized(Exception):
+    """No key, or one that does not exist."""
+
+
+class Forbidden(Exception):
+    """The key may not do this."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault where it is always one."""
+
+    status: int
+    type: str = INVALID
+    code: str | None = None
+    param: str | None = None
+
+
+TABLE: dict[type[Exception], Answer] = {
+    Unauthorized: Answer(401, code="invalid_api_key"),
+    Forbidden: Answer(403, code="insufficient_permissions"),
+    AdapterNotFound: Answer(404, code="model_not_found", param="model"),
+    InvalidName: Answer(400, code="invalid_name", param="name"),
+    InvalidAdapter: Answer(400, code="invalid_adapter"),
+    NameTaken: Answer(400, code="name_taken", param="name"),
+    TemplateError: Answer(400, code="invalid_messages", param="messages"),
+    ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
+    InvalidRequest: Answer(400),
+    AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
+    EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
+    NotFound: Answer(404),
+    InvalidState: Answer(400),
+    TooLarge: Answer(413, code="too_large"),
+}
+
+_UNEXPECTED = Answer(500, "server_error")
+
+
+def describe(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Status and error object of a domain error; anything else is an internal error whose text stays here."""
+    known = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+    if known is None:
+        return _UNEXPECTED.status, _object("The server had an error while processing your request.", _UNEXPECTED)
+    param = getattr(error, "param", None) or getattr(error, "key", None)
+    return known.status, _object(_message(error), known, param)
+
+
+def event(error: Exception) -> str:
+    """An error as the last event of a stream; without `event: error` LangChain4j takes the stream for complete."""
+    return f"event: error\ndata: {json.dumps(describe(error)[1])}\n\n"
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the app in this form."""
+
+    async def domain(_request: Request, error: Exception) -> JSONResponse:
+        status, content = describe(error)
+        headers = {"retry-after": "1"} if status == 503 else None
+        return JSONResponse(content, status, headers)
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return await domain(request, error)
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        param = ".".join(location) or None
+        if first["type"] == "json_invalid":
+            return JSONResponse(_object(f"The body is not valid JSON: {first['ctx']['error']}", Answer(400)), 400)
+        message = first["msg"].removeprefix("Value error, ")
+        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+        return JSONResponse(_object(f"{param}: {message}" if param else message, Answer(400, code=code), param), 400)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"Invalid URL ({request.method} {request.url.path})"
+        return JSONResponse(_object(message, Answer(error.status_code)), error.status_code, error.headers)
+
+    for kind in TABLE:
+        app.add_exception_handler(kind, domain)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, AdapterNotFound):
+        return f"The model `{error.args[0]}` does not exist or you do not have access to it."
+    return str(error)
+
+
+def _object(message: str, answer: Answer, param: str | None = None) -> dict[str, Any]:
+    return {
+        "error": {"message": message, "type": answer.type, "param": param or answer.param, "code": answer.code}
+    }

@@ -1,0 +1,51 @@
+"""Prometheus metrics, by model: adapters under their own names, unlike vLLM's, whose labels are always the base's."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """Everything `/metrics` shows, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "tuneport_requests", "Answered generation requests.", ("model", "status"), registry=self.registry
+        )
+        self.prompt_tokens = Counter("tuneport_prompt_tokens", "Prompt tokens.", ("model",), registry=self.registry)
+        self.completion_tokens = Counter(
+            "tuneport_completion_tokens", "Generated tokens.", ("model",), registry=self.registry
+        )
+        self.first_token_seconds = Histogram(
+            "tuneport_time_to_first_token_seconds",
+            "From the request's arrival to its first token.",
+            ("model",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "tuneport_request_seconds",
+            "From the request's arrival to its last token.",
+            ("model",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.running = Gauge("tuneport_running_requests", "Requests being answered.", ("model",), registry=self.registry)
+        self.loads = Counter("tuneport_adapter_loads", "Adapters loaded.", ("result",), registry=self.registry)
+        self.load_seconds = Histogram(
+            "tuneport_adapter_load_seconds", "Time to load an adapter.", buckets=SECONDS, registry=self.registry
+        )
+        self.jobs = Counter("tuneport_jobs", "Fine-tuning jobs that ended.", ("status",), registry=self.registry)
+        self._by_model = (
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.first_token_seconds,
+            self.request_seconds,
+            self.running,
+        )
+
+    def forget(self, model: str) -> None:
+        """Drop the series of a removed model."""
+        for metric in (*self._by_model, self.requests):
+            metric.remove_by_labels({"model": model})

@@ -1,0 +1,53 @@
+"""Around every request, as plain ASGI so that streams pass untouched: its id, its time, and the limit of its body."""
+
+import time
+import uuid
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
+
+
+class Envelope:
+    """Adds OpenAI's response headers and refuses bodies over the limit, read or announced.
+
+    Args:
+        max_body_bytes: for every path but those in `uploads`.
+        uploads: path -> largest file it takes.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, uploads: dict[str, int]) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._uploads = {path: size + MULTIPART_BYTES for path, size in uploads.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = f"req_{uuid.uuid4().hex}"
+        limit = self._uploads.get(scope["path"].rstrip("/"), self._max_body_bytes)
+        announced = Headers(scope=scope).get("content-length", "0")
+        received = 0
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-version"] = "2020-10-01"
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+            await send(message)
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit or (announced.isdigit() and int(announced) > limit):
+                raise HTTPException(413, f"The request's body is larger than {limit} bytes.")
+            return message
+
+        await self._app(scope, receive_within_limit, send_with_headers)

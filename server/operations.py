@@ -1,0 +1,29 @@
+"""`/health`, `/ready` and `/metrics`: for load balancers and Prometheus, without a key."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from server.services import Use
+
+router = APIRouter()
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+def ready(use: Use) -> JSONResponse:
+    """The engine answers; 503 until it does, and when it no longer does."""
+    if use.engine.ready:
+        return JSONResponse({"status": "ready", "model": use.catalog.base.name})
+    return JSONResponse({"status": "not ready", "model": use.catalog.base.name}, 503, {"retry-after": "1"})
+
+
+@router.get("/metrics")
+def metrics(use: Use) -> Response:
+    """Prometheus metrics, by model."""
+    return Response(generate_latest(use.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,91 @@
+"""What `tuneport serve` does before and around the application: settings, the base model on disk, uvicorn."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from adapters.base import BaseModel
+from server.settings import Settings
+
+logger = logging.getLogger("tuneport")
+
+
+def serve(given: dict[str, Any]) -> None:
+    """Run a server until SIGTERM or Ctrl-C.
+
+    Args:
+        given: settings from the command line; they win over variables and tuneport.toml.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("server").setLevel(logging.INFO)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        _refuse(f"setting {place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, "))
+    try:
+        base = find_base(settings.model, settings.model_name)
+    except (OSError, ValueError) as error:
+        _refuse(f"base model {settings.model!r}: {error}")
+    _run(settings, base)
+
+
+def find_base(model: str, name: str | None = None) -> BaseModel:
+    """Describe a base model: a local folder, or a Hugging Face id, fetched once into the hub's cache.
+
+    Raises:
+        OSError, ValueError: it is neither, or cannot be fetched.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return BaseModel.read(folder.absolute(), name)
+    if model.startswith((".", "/")) or model.count("/") != 1:
+        raise FileNotFoundError("no such folder, and no Hugging Face id (org/name) either")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    return BaseModel.read(Path(snapshot_download(model, allow_patterns=patterns)), name or model)
+
+
+def _run(settings: Settings, base: BaseModel) -> None:
+    import uvicorn
+
+    from adapters.database import connect
+    from server.app import create_app
+    from server.state.keys import Keys
+    from server.state.tables import migrate
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = connect(settings.database())
+    migrate(database)
+    secret = settings.admin_key.get_secret_value() if settings.admin_key else None
+    new = None if settings.no_auth else Keys(database).ensure_admin(secret)
+    database.dispose()
+    print(f"Tuneport serves {base.name} on http://{settings.host}:{settings.port}/v1")
+    print(f"  data in {settings.data_dir.absolute()}; KV cache {settings.kv_cache() / 1024**3:.1f} GiB, "
+          f"{len(os.sched_getaffinity(0))} cores; {settings.max_loras} adapters a batch, {settings.max_cpu_loras} in memory")
+    if new is not None:
+        print(f"  your API key, shown this once: {new}")
+    print("  starting the engine; GET /ready answers 200 when it is up", flush=True)
+    uvicorn.run(
+        create_app(settings, base),
+        host=settings.host,
+        port=settings.port,
+        http="h11",  # httptools loses the body of requests that offer `Upgrade: h2c`, as every Java client's do
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"tuneport: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,83 @@
+"""Every setting, once. From `tuneport serve`'s flags, TUNEPORT_* variables, or tuneport.toml, in that order."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+GIB = 1024**3
+
+
+class Settings(BaseSettings):
+    """Settings of one server; unknown keys and unsafe combinations refuse to start."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNEPORT_", toml_file="tuneport.toml", extra="forbid")
+
+    model: str = Field(description="Base model: a local folder, or a Hugging Face id that is fetched once.")
+    model_name: str | None = Field(None, description="Name it is served under; default: the folder's, or the id.")
+    organization: str = Field("personal", description="Third field of the ft: names of new models.")
+    data_dir: Path = Field(Path("var/tuneport"), description="Database, files, jobs and adapters.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in data_dir.")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    no_auth: bool = Field(False, description="Take requests without a key; on this machine's own address only.")
+    admin_key: SecretStr | None = Field(None, description="Admin key to use; default: one is made at first start.")
+    keep_alive_seconds: int = Field(620, description="How long an idle connection stays; above Java's pools' 600 s.")
+    shutdown_seconds: int = Field(30, description="How long running requests may take to end after SIGTERM.")
+
+    max_loras: int = Field(4, ge=1, description="Adapters in one batch.")
+    max_cpu_loras: int = Field(32, ge=1, description="Adapters held in memory; the least recently used one goes.")
+    max_lora_rank: int = Field(16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
+    max_model_len: int | None = Field(None, ge=1, description="Context in tokens; default: the model's own.")
+    kv_cache_bytes: int | None = Field(None, description="KV cache on a CPU; default: a sixth of the memory, at most 8 GiB.")
+    gpu_memory_utilization: float = Field(0.6, gt=0, le=1, description="Share of the GPU for serving; training has the rest.")
+
+    adapter_root: list[Path] = Field(
+        default_factory=list, description="Folders from which POST /admin/adapters may take a path."
+    )
+    max_adapter_bytes: int = Field(2 * GIB, description="Largest adapter weights file.")
+    max_file_bytes: int = Field(512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
+    max_body_bytes: int = Field(32 * 1024**2, description="Largest body of any other request.")
+    max_running_jobs: int = Field(1, ge=1, description="Training jobs at a time.")
+
+    @model_validator(mode="after")
+    def _refuse_unsafe(self) -> "Settings":
+        if self.no_auth and self.host not in LOOPBACK:
+            raise ValueError(
+                f"no_auth with host {self.host} would open the server to the network; use {LOOPBACK[0]}, or keep keys on"
+            )
+        ranks = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+        if self.max_lora_rank not in ranks:
+            raise ValueError(f"max_lora_rank is {self.max_lora_rank}; expected one of {', '.join(map(str, ranks))}")
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(f"max_cpu_loras is {self.max_cpu_loras}; expected at least max_loras ({self.max_loras})")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def database(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tuneport.db'}"
+
+    def kv_cache(self) -> int:
+        """Bytes of the KV cache on a CPU."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return self.kv_cache_bytes or min(8 * GIB, memory // 6)

@@ -1,0 +1,106 @@
+"""Files of `/v1/files`: a row in the database, the bytes in the data folder under the file's id."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound, TooLarge
+from server.state.ids import random_id
+from server.state.tables import FileRow
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file; `created_at` in Unix seconds, `path` where its bytes are."""
+
+    id: str
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: int
+    path: Path
+
+
+class Files:
+    """Files under `root`."""
+
+    def __init__(self, engine: Engine, root: Path, max_bytes: int) -> None:
+        self._engine = engine
+        self._root = root
+        self._max_bytes = max_bytes
+        shutil.rmtree(root / ".partial", ignore_errors=True)  # what a crash left; one server owns a data folder
+        (root / ".partial").mkdir(parents=True)
+
+    def create(self, source: BinaryIO, filename: str, purpose: str, file_id: str | None = None) -> StoredFile:
+        """Store the stream; the file is there whole, synced to disk, or not at all.
+
+        Args:
+            file_id: to store a job's result under an id known beforehand; storing it again replaces it.
+
+        Raises:
+            TooLarge: over the limit.
+            InvalidState: empty.
+        """
+        file_id = file_id or random_id("file-")
+        partial = self._root / ".partial" / file_id
+        size = 0
+        try:
+            with partial.open("wb") as target:
+                while chunk := source.read(_CHUNK_BYTES):
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        raise TooLarge(f"the file is larger than the limit of {self._max_bytes} bytes")
+                    target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            if size == 0:
+                raise InvalidState("the file is empty", "file")
+            partial.replace(self._root / file_id)
+        finally:
+            partial.unlink(missing_ok=True)
+        row = FileRow(id=file_id, filename=filename, purpose=purpose, bytes=size, created_at=int(time.time()))
+        with Session(self._engine) as session, session.begin():
+            session.merge(row)
+        return self.get(file_id)
+
+    def get(self, file_id: str) -> StoredFile:
+        """The file of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with Session(self._engine) as session:
+            row = session.get(FileRow, file_id)
+            if row is None:
+                raise NotFound(f"No such File object: {file_id}")
+            return self._file(row)
+
+    def list(self, purpose: str | None = None) -> list[StoredFile]:
+        """All files, newest first."""
+        statement = select(FileRow).order_by(FileRow.created_at.desc(), FileRow.id)
+        if purpose is not None:
+            statement = statement.where(FileRow.purpose == purpose)
+        with Session(self._engine) as session:
+            return [self._file(row) for row in session.scalars(statement)]
+
+    def delete(self, file_id: str) -> None:
+        """Forget the file and delete its bytes.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        file = self.get(file_id)
+        with Session(self._engine) as session, session.begin():
+            session.delete(session.get_one(FileRow, file_id))
+        file.path.unlink(missing_ok=True)
+
+    def _file(self, row: FileRow) -> StoredFile:
+        return StoredFile(row.id, row.filename, row.purpose, row.bytes, row.created_at, self._root / row.id)

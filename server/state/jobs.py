@@ -1,0 +1,105 @@
+"""Rows of fine-tuning jobs, and the steps their status may take."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound
+from server.state.tables import JobRow
+from training.job import Hyperparameters, JobDirectory
+
+WAITING = "queued"
+RUNNING = ("validating_files", "running")
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class Jobs:
+    """Jobs in the database; each has a directory under `root`."""
+
+    def __init__(self, engine: Engine, root: Path) -> None:
+        self._engine = engine
+        self._root = root
+
+    def directory(self, job_id: str) -> JobDirectory:
+        """The job's directory; it may not exist yet."""
+        return JobDirectory(self._root / job_id)
+
+    def create(
+        self,
+        job_id: str,
+        *,
+        model: str,
+        training_file: str,
+        validation_file: str | None,
+        result_name: str,
+        seed: int,
+        hyperparameters: Hyperparameters,
+        labels: dict[str, str] | None,
+    ) -> JobRow:
+        """Queue a job."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            row = JobRow(
+                id=job_id,
+                number=(session.scalar(select(func.max(JobRow.number))) or 0) + 1,
+                status=WAITING,
+                model=model,
+                training_file=training_file,
+                validation_file=validation_file,
+                result_name=result_name,
+                seed=seed,
+                hyperparameters=hyperparameters.model_dump(),
+                labels=labels,
+                created_at=int(time.time()),
+            )
+            session.add(row)
+        return row
+
+    def get(self, job_id: str) -> JobRow:
+        """The job of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with Session(self._engine) as session:
+            row = session.get(JobRow, job_id)
+        if row is None:
+            raise NotFound(f"Could not find fine tune: {job_id}")
+        return row
+
+    def all(self) -> list[JobRow]:
+        """All jobs, newest first."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(JobRow).order_by(JobRow.number.desc())))
+
+    def with_status(self, *statuses: str) -> list[JobRow]:
+        """Jobs of these statuses, oldest first."""
+        statement = select(JobRow).where(JobRow.status.in_(statuses)).order_by(JobRow.number)
+        with Session(self._engine) as session:
+            return list(session.scalars(statement))
+
+    def uses_file(self, file_id: str) -> bool:
+        """Whether a job that has not ended needs the file."""
+        jobs = self.with_status(WAITING, *RUNNING)
+        return any(file_id in (job.training_file, job.validation_file) for job in jobs)
+
+    def advance(self, job_id: str, status: str, **fields: Any) -> bool:
+        """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled."""
+        if status in ENDED:
+            fields["finished_at"] = int(time.time())
+        statement = update(JobRow).where(JobRow.id == job_id, JobRow.status.not_in(ENDED))
+        with Session(self._engine) as session, session.begin():
+            return bool(session.execute(statement.values(status=status, **fields)).rowcount)  # pyright: ignore
+
+    def cancel(self, job_id: str) -> JobRow:
+        """Mark a job cancelled.
+
+        Raises:
+            NotFound: there is none of that id.
+            InvalidState: it has ended.
+        """
+        if not self.advance(self.get(job_id).id, "cancelled"):
+            raise InvalidState(f"Job has already ended: {job_id} is {self.get(job_id).status}")
+        return self.get(job_id)

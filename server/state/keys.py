@@ -1,0 +1,110 @@
+"""API keys: an admin key and user keys. A secret is shown once and kept as its SHA-256.
+
+A fast hash is right here: the secrets are 256 random bits of our own making, so there is nothing to guess by trying.
+"""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, delete, func, select
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound
+from server.state.ids import random_id
+from server.state.tables import KeyRow
+
+CACHE_SECONDS = 5.0  # a key revoked by another process keeps working for this long
+CACHE_KEYS = 10_000
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key without its secret; `hint` is its last four characters, `created_at` Unix seconds."""
+
+    id: str
+    name: str
+    hint: str
+    admin: bool
+    created_at: int
+
+
+class Keys:
+    """The keys in the database; safe to use from several processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cache: dict[str, tuple[float, Key]] = {}
+
+    def create(self, name: str, *, admin: bool = False, secret: str | None = None) -> tuple[Key, str]:
+        """Make a key; return it with its secret, which cannot be had again."""
+        secret = secret or f"sk-tuneport-{secrets.token_urlsafe(32)}"
+        row = KeyRow(
+            id=random_id("key_"),
+            name=name,
+            hash=_hash(secret),
+            hint=secret[-4:],
+            admin=admin,
+            created_at=int(time.time()),
+        )
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            session.add(row)
+        return _key(row), secret
+
+    def ensure_admin(self, secret: str | None) -> str | None:
+        """Make sure that there is an admin key, and that `secret` is one if given; return the secret of a new one."""
+        if secret is not None:
+            if self.check(secret) is None:
+                self.create("admin", admin=True, secret=secret)
+            return None
+        with Session(self._engine) as session:
+            if session.scalar(select(func.count()).where(KeyRow.admin)):
+                return None
+        return self.create("admin", admin=True)[1]
+
+    def check(self, secret: str) -> Key | None:
+        """The key of that secret, or None."""
+        digest = _hash(secret)
+        cached = self._cache.get(digest)
+        if cached is not None and cached[0] > time.monotonic():
+            return cached[1]
+        with Session(self._engine) as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.hash == digest))
+        if row is None:
+            self._cache.pop(digest, None)
+            return None
+        if len(self._cache) >= CACHE_KEYS:
+            self._cache.clear()
+        key = _key(row)
+        self._cache[digest] = (time.monotonic() + CACHE_SECONDS, key)
+        return key
+
+    def list(self) -> list[Key]:
+        """All keys, oldest first."""
+        with Session(self._engine) as session:
+            return [_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created_at))]
+
+    def revoke(self, key_id: str) -> None:
+        """Delete a key.
+
+        Raises:
+            NotFound: there is none of that id.
+            InvalidState: it is the last admin key.
+        """
+        with Session(self._engine) as session, session.begin():
+            row = session.get(KeyRow, key_id)
+            if row is None:
+                raise NotFound(f"no key {key_id!r}")
+            if row.admin and session.scalar(select(func.count()).where(KeyRow.admin)) == 1:
+                raise InvalidState("this is the last admin key; make another before you revoke it")
+            session.execute(delete(KeyRow).where(KeyRow.id == key_id))
+        self._cache.clear()
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _key(row: KeyRow) -> Key:
+    return Key(row.id, row.name, row.hint, row.admin, row.created_at)

@@ -1,0 +1,77 @@
+"""What `tuneport train` does: one job directory, one trainer process, and its events on the terminal."""
+
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adapters import names
+from server.serving import find_base
+from training.job import Failure, Hyperparameters, JobDirectory, Result, TrainingJob
+
+POLL_SECONDS = 0.3
+
+
+def train(
+    data: Path, model: str, suffix: str, validation: Path | None, output: Path, wanted: dict[str, str], seed: int
+) -> int:
+    """Train and say where the adapter is; return the exit status."""
+    console = Console()
+    try:
+        base = find_base(model)
+        job = TrainingJob(
+            id=f"ftjob-{secrets.token_hex(6)}",
+            base_model=base.name,
+            base_path=base.path,
+            training_file=data.resolve(strict=True),
+            validation_file=validation.resolve(strict=True) if validation else None,
+            hyperparameters=Hyperparameters.model_validate(wanted),
+            seed=seed,
+        )
+        name = names.mint(base.name, "personal", suffix, job.id[-8:])
+    except ValidationError as error:
+        console.print(f"[red]error:[/red] {error.errors()[0]['msg']}")
+        return 2
+    except (OSError, ValueError) as error:
+        console.print(f"[red]error:[/red] {error}")
+        return 2
+    directory = JobDirectory.create((output / job.id).absolute(), job)
+    outcome = _follow(directory, console)
+    if isinstance(outcome, Failure) or outcome is None:
+        console.print(f"[red]failed:[/red] {outcome.message if outcome else 'the trainer died'}", highlight=False)
+        console.print(f"trainer's log: {directory.log_file}")
+        return 1
+    console.print(f"adapter: {directory.adapter} (best of {len(outcome.checkpoints)}: step {outcome.best_step})")
+    console.print(f'to serve it: POST /admin/adapters {{"name": "{name}", "path": "{directory.adapter}"}}')
+    return 0
+
+
+def _follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with (
+        directory.log_file.open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "training", str(directory.description)], stdout=log, stderr=log
+        ) as process,
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+    ):
+        bar = progress.add_task("preparing", total=None)
+        seen, ended = 0, False
+        while not ended:
+            ended = process.poll() is not None  # one more look after the end
+            events = directory.events(seen)
+            seen += len(events)
+            for event in events:
+                if event["type"] == "metrics":
+                    step = event["data"]
+                    loss = step.get("train_loss", step.get("full_valid_loss"))
+                    progress.update(bar, total=step["total_steps"], completed=step["step"], description=f"loss {loss:.3f}")
+                else:
+                    progress.console.print(event["message"], highlight=False)
+            time.sleep(0 if ended else POLL_SECONDS)
+    return directory.outcome()
