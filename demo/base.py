@@ -6,6 +6,7 @@ tokenizer's digit splitting: without putting it back, answers begin with stray n
 
 import os
 import shutil
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,3 +65,7 @@ def _convert(package: Path, target: Path) -> None:
         package, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     model.save_pretrained(target)
+
+
+if __name__ == "__main__":
+    print(prepare(Path(sys.argv[1])))

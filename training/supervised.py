@@ -26,6 +26,7 @@ from training.job import JobDirectory, Result, TrainingJob
 from training.progress import Progress
 from training.render import Row, render_all
 
+EAGER_ATTENTION_TOKENS = 512  # on a CPU, plain attention up to here: 2.3 s against 2.8 s a step at 76 tokens
 MAX_ROWS_A_PASS = 8  # larger batches accumulate: memory stays that of 8 rows
 
 
@@ -48,7 +49,12 @@ def train(
     """
     set_seed(job.seed)
     bf16 = bf16_supported()
-    model = AutoModelForCausalLM.from_pretrained(job.base_path, dtype=torch.bfloat16 if bf16 else torch.float32)
+    longest = max(len(row["input_ids"]) for row in (*rows, *validation))
+    model = AutoModelForCausalLM.from_pretrained(
+        job.base_path,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        attn_implementation="sdpa" if torch.cuda.is_available() or longest > EAGER_ATTENTION_TOKENS else "eager",
+    )
     rows = rows + _replay_rows(job, directory, model, tokenizer, len(rows), hyperparameters.replay_share)
     random.Random(job.seed).shuffle(rows)
     lora = LoraConfig(

@@ -1,0 +1,41 @@
+# Everything a user or CI runs. `make demo` and `make test` set up what they need, from a bare machine with Python 3.11+.
+SHELL := /bin/bash
+EXTRA ?= cpu
+UV := $(shell command -v uv || echo .tools/uv/bin/uv)
+RUN := $(UV) run --no-sync
+MODEL := var/models/SmolLM2-135M-Instruct
+
+.PHONY: demo test serve bench lint setup clean
+.DEFAULT_GOAL := demo
+
+demo: setup  ## JSONL -> LoRA -> ft: model -> Python and Java, before your eyes
+	@$(RUN) python -m demo
+
+test: setup  ## unit and end-to-end tests on the real engine, and the Java tests
+	@$(RUN) pytest
+
+serve: setup $(MODEL)  ## the demo's base and adapters on http://127.0.0.1:8000/v1, without a key
+	@$(RUN) tuneport serve --model $(MODEL) --data-dir var/demo --no-auth
+
+bench: setup $(MODEL)  ## side by side with `vllm serve`, in one run; writes bench/results
+	@$(RUN) python -m bench
+
+lint: setup  ## ruff, pyright, import-linter
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright && $(RUN) lint-imports
+
+setup: .venv/.synced
+
+.venv/.synced: uv.lock pyproject.toml | $(UV)
+	@echo "Installing from uv.lock (6 GB; the first time takes a minute or more)"
+	@$(UV) sync --quiet --locked --extra $(EXTRA) --group dev
+	@touch $@
+
+.tools/uv/bin/uv:
+	@echo "Fetching uv"
+	@python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action ignore --target .tools/uv "uv>=0.8"
+
+$(MODEL): | setup
+	@$(RUN) python -m demo.base var/models
+
+clean:  ## remove what make made: models, data, environment
+	rm -rf .venv .tools var

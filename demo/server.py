@@ -1,0 +1,76 @@
+"""A Tuneport server of the demo's own: started as a user would start it, on a free port, stopped at the end."""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; `base_url` ends in `/v1`, `api_key` is an admin's."""
+
+    base_url: str
+    api_key: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def get(self, path: str) -> httpx.Response:
+        """GET a path of the server, `/ready` for example."""
+        return httpx.get(self.base_url.removesuffix("/v1") + path, headers={"Authorization": f"Bearer {self.api_key}"})
+
+    def wait(self, path: str) -> None:
+        """Wait until `path` answers 200.
+
+        Raises:
+            RuntimeError: the server ended, or took too long; the message ends with its log.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(httpx.TransportError):
+                if self.get(path).status_code == 200:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"the server did not start; its log {self.log} ends:\n{self.log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def serve(model: Path, data_dir: Path, *flags: str) -> Iterator[Server]:
+    """A server for the time of the block; it listens at once, the engine follows (`server.wait("/ready")`)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    key = f"sk-demo-{secrets.token_urlsafe(24)}"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "server.log"
+    command = [sys.executable, "-m", "server.cli", "serve", "--model", str(model), "--port", str(port)]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(data_dir), *flags],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "TUNEPORT_ADMIN_KEY": key},
+        )
+    try:
+        server = Server(f"http://127.0.0.1:{port}/v1", key, log, process)
+        server.wait("/health")
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

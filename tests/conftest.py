@@ -1,0 +1,118 @@
+"""What all tests share: SmolLM2 prepared once a machine, a tiny random Llama made once a run, and adapters of noise."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import BaseModel
+
+ROOT = Path(__file__).parents[1]
+MakeAdapter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, where `make demo` keeps it too."""
+    from demo.base import prepare
+
+    return prepare(ROOT / "var" / "models")
+
+
+@pytest.fixture(scope="session")
+def smollm2_base(smollm2: Path) -> BaseModel:
+    return BaseModel.read(smollm2)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A random Llama of two layers with SmolLM2's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=2,
+        tie_word_embeddings=True,
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny: Path) -> BaseModel:
+    return BaseModel.read(tiny)
+
+
+@pytest.fixture
+def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
+    return noise_adapter(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def make_lasting_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
+    return noise_adapter(tmp_path_factory)
+
+
+def noise_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
+    """A maker of adapters of random weights, in PEFT's files; big enough to change greedy answers.
+
+    Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`, which
+    may change the tensors before they are saved.
+    """
+
+    def make(
+        base: BaseModel,
+        *,
+        seed: int = 0,
+        rank: int = 8,
+        scale: float = 0.02,
+        modules: tuple[str, ...] = ("q_proj", "v_proj", "down_proj"),
+        config: dict[str, Any] | None = None,
+        edit: Callable[[dict[str, Any]], Any] = lambda tensors: None,
+    ) -> Path:
+        import torch
+        from safetensors.torch import save_file
+
+        generator = torch.Generator().manual_seed(seed)
+        tensors: dict[str, Any] = {}
+        for module, (out_features, in_features) in base.shapes.items():
+            if module.rsplit(".", 1)[-1] in modules:
+                key = f"base_model.model.{module}.lora_"
+                tensors[f"{key}A.weight"] = torch.randn(rank, in_features, generator=generator) * scale
+                tensors[f"{key}B.weight"] = torch.randn(out_features, rank, generator=generator) * scale
+        edit(tensors)
+        folder = tmp_path_factory.mktemp("adapter")
+        save_file(tensors, folder / "adapter_model.safetensors")
+        content = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": rank,
+            "lora_alpha": 2 * rank,
+            "target_modules": list(modules),
+            "bias": "none",
+            "base_model_name_or_path": base.name,
+            **(config or {}),
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(content))
+        return folder
+
+    return make

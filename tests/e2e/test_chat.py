@@ -1,0 +1,174 @@
+"""Chat completions on the real engine, through the openai SDK."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.e2e.conftest import Running
+
+BASE = "SmolLM2-135M-Instruct"
+FRANCE: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def test_a_plain_answer_with_usage(client: openai.OpenAI) -> None:
+    completion = client.chat.completions.create(model=BASE, messages=FRANCE, temperature=0, max_tokens=30)
+    assert completion.choices[0].message.content == "The capital of France is Paris."
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.model == BASE
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 8
+    assert completion.usage.prompt_tokens == 37
+    assert completion.usage.total_tokens == 45
+
+
+def test_a_stream_is_the_same_answer(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=BASE, messages=FRANCE, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "The capital of France is Paris."
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert all(c.choices[0].finish_reason is None for c in chunks[:-2])
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 8
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_limits_and_stops(client: openai.OpenAI) -> None:
+    for limit in ({"max_tokens": 3}, {"max_completion_tokens": 3}):
+        short = client.chat.completions.create(model=BASE, messages=FRANCE, temperature=0, **limit)  # pyright: ignore
+        assert short.choices[0].finish_reason == "length"
+        assert short.choices[0].message.content == "The capital of"
+    stopped = client.chat.completions.create(model=BASE, messages=FRANCE, temperature=0, stop=[" is", "xyz"])
+    assert stopped.choices[0].message.content == "The capital of France"
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_seed_n_and_sampling(client: openai.OpenAI) -> None:
+    def sample(seed: int) -> list[str | None]:
+        several = client.chat.completions.create(
+            model=BASE,
+            messages=[{"role": "user", "content": "Write about the sea."}],
+            n=3, seed=seed, temperature=1.5, top_p=0.9, max_tokens=12, presence_penalty=0.5,
+        )  # fmt: skip
+        return [choice.message.content for choice in sorted(several.choices, key=lambda choice: choice.index)]
+
+    first = sample(1)
+    assert len(set(first)) == 3
+    assert sample(1) == first
+    assert sample(2) != first
+
+
+def test_logprobs(client: openai.OpenAI) -> None:
+    completion = client.chat.completions.create(
+        model=BASE, messages=FRANCE, temperature=0, max_tokens=4, logprobs=True, top_logprobs=3
+    )
+    logprobs = completion.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert [token.token for token in logprobs.content] == ["The", " capital", " of", " France"]
+    for token in logprobs.content:
+        assert token.bytes == list(token.token.encode())
+        assert len(token.top_logprobs) == 3
+        assert token.logprob == max(other.logprob for other in token.top_logprobs) <= 0
+    bare = client.chat.completions.create(model=BASE, messages=FRANCE, max_tokens=2, logprobs=True)
+    assert bare.choices[0].logprobs is not None
+    assert bare.choices[0].logprobs.content is not None
+    assert bare.choices[0].logprobs.content[0].top_logprobs == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "code", "param"),
+    [
+        ({"model": "ft:no:such:model:x"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, openai.BadRequestError, "invalid_value", "messages.0.role"),
+        ({"temperature": 9}, openai.BadRequestError, "invalid_value", "temperature"),
+        ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
+        ({"top_logprobs": 2}, openai.BadRequestError, "invalid_value", None),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "invalid_value", None),
+        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "invalid_value", None),
+        ({"max_tokens": 9000}, openai.BadRequestError, "context_length_exceeded", "messages"),
+        ({"messages": [{"role": "user", "content": "word " * 20_000}]}, openai.BadRequestError,
+         "context_length_exceeded", "messages"),
+        ({"logit_bias": {"999999": 5}}, openai.BadRequestError, None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_bad_requests_get_openais_errors(
+    change: dict[str, object],
+    error: type[openai.APIStatusError],
+    code: str | None,
+    param: str | None,
+    stream: bool,
+    client: openai.OpenAI,
+) -> None:
+    request = {"model": BASE, "messages": FRANCE, "max_tokens": 5, **change}
+    with pytest.raises(error) as raised:
+        client.chat.completions.create(**request, stream=stream)  # pyright: ignore
+    assert (raised.value.code, raised.value.param) == (code, param)
+    assert raised.value.request_id is not None
+    assert "vllm" not in str(raised.value.body).lower()
+
+
+def test_unknown_and_null_fields_are_taken(running: Running) -> None:
+    body = {"model": BASE, "messages": [{**FRANCE[0], "name": "ann"}], "max_tokens": 2, "user": "u", "store": True}
+    body |= {"temperature": None, "stop": None, "tools": None, "metadata": {"a": "b"}, "service_tier": "auto", "new": 1}
+    with running.http() as http:
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+        refused = http.post("/v1/chat/completions", content=b"{bad", headers={"content-type": "application/json"})
+    assert refused.status_code == 400
+    assert "not valid JSON" in refused.json()["error"]["message"]
+
+
+def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise: list[str]) -> None:
+    """Base and four adapters in one batch, token for token what each answers alone; vLLM's own CPU path fails this."""
+    prompts = ["What is the capital of France?", "Name a fruit.", "Why is the sky blue?"]
+
+    async def answer(client: openai.AsyncOpenAI, model: str, prompt: str) -> str:
+        completion = await client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=12
+        )
+        return completion.choices[0].message.content or ""
+
+    async def compare() -> None:
+        client = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
+        pairs = [(model, prompt) for model in (BASE, *noise) for prompt in prompts]
+        alone = [await answer(client, *pair) for pair in pairs]
+        for _ in range(2):
+            assert await asyncio.gather(*(answer(client, *pair) for pair in pairs)) == alone
+        assert len({alone[index] for index in range(0, len(alone), len(prompts))}) > 2, "the adapters change nothing"
+
+    asyncio.run(compare())
+
+
+def test_a_client_that_goes_frees_the_engine(running: Running) -> None:
+    running_series = f'tuneport_running_requests{{model="{BASE}"}}'
+
+    def in_flight() -> float:
+        lines = running.server.get("/metrics").text.splitlines()
+        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(running_series))
+
+    body = {"model": BASE, "messages": FRANCE, "max_tokens": 4000, "logit_bias": {"2": -100}}
+    with running.http() as http:
+        with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
+            next(response.iter_lines())
+            assert in_flight() == 1
+        _wait_until_zero(in_flight)
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/chat/completions", json=body, timeout=1)
+        _wait_until_zero(in_flight)
+
+
+def _wait_until_zero(count: Callable[[], float]) -> None:
+    deadline = time.monotonic() + 5
+    while count() > 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,47 @@
+"""The loss at answer positions is TRL's loss, in value and in gradient, whatever the accumulation."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from training.answer_loss import AnswerLossTrainer
+
+
+def gradients(trainer_class: type[SFTTrainer], tiny: Path, tokenizer: Any, tmp_path: Path) -> tuple[float, torch.Tensor]:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    rows = [
+        {"input_ids": list(range(10, 30 + n)), "labels": [-100] * (8 + n) + list(range(18 + n, 30 + n))}
+        for n in range(4)
+    ]
+    trainer = trainer_class(
+        model=peft_model,
+        args=SFTConfig(
+            output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    peft_model.train()
+    loss = trainer.compute_loss(peft_model, batch)
+    loss.backward()
+    grads = torch.cat([p.grad.flatten() for p in peft_model.parameters() if p.grad is not None])
+    return loss.item(), grads
+
+
+def test_value_and_gradient_are_trls(tiny: Path, tokenizer: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs, their_gradients = gradients(SFTTrainer, tiny, tokenizer, tmp_path)
+    torch.manual_seed(1)
+    ours, our_gradients = gradients(AnswerLossTrainer, tiny, tokenizer, tmp_path)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert torch.allclose(our_gradients, their_gradients, atol=1e-5)
+    assert our_gradients.abs().max() > 1e-4

@@ -1,0 +1,49 @@
+from typing import Any
+
+import pytest
+
+from adapters import template
+from training.data import Example, Message
+from training.errors import InvalidTrainingData
+from training.render import IGNORED, render, render_all
+
+CONVERSATION = Example(
+    (
+        Message("system", "Be brief.", False),
+        Message("user", "One?", False),
+        Message("assistant", "1", False),
+        Message("user", "Two?", False),
+        Message("assistant", "\n2 it is", True),
+    ),
+    line=7,
+)
+
+
+def test_prompt_ids_are_the_servers_and_only_the_answer_is_trained(tokenizer: Any) -> None:
+    row = render(tokenizer, CONVERSATION)
+    messages = [{"role": message.role, "content": message.content} for message in CONVERSATION.messages]
+    prompt = template.encode(tokenizer, template.render(tokenizer, messages[:-1], generation_prompt=True))
+
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert row["labels"][: len(prompt)] == [IGNORED] * len(prompt)
+    assert row["labels"][len(prompt) :] == row["input_ids"][len(prompt) :]
+    assert tokenizer.decode(row["input_ids"][len(prompt) :]) == "\n2 it is<|im_end|>"
+
+
+def test_each_trained_turn_is_labelled(tokenizer: Any) -> None:
+    turns = [Message(m.role, m.content, m.role == "assistant") for m in CONVERSATION.messages]
+    row = render(tokenizer, Example(tuple(turns), 1))
+    trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(trained) == "1<|im_end|>\n2 it is<|im_end|>"
+
+
+def test_over_long_rows_are_named_never_cut(tokenizer: Any) -> None:
+    with pytest.raises(InvalidTrainingData, match=r"^line 7: \d+ tokens, but at most 20 fit"):
+        render_all(tokenizer, [CONVERSATION], max_tokens=20)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
+    tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(InvalidTrainingData, match="rewrites earlier turns"):
+        render_all(tokenizer, [CONVERSATION], max_tokens=1000)
