@@ -1,10 +1,10 @@
 """What can be wrong with an adapter.
 
-    AdapterError
-    ├── InvalidName       (ValueError)   not a name we can hold
-    ├── InvalidAdapter    (ValueError)   files the engine must never see; `key` names the tensor, key or file
-    ├── NameTaken         (ValueError)   the name already stands for other weights
-    └── AdapterNotFound   (LookupError)  no adapter of that name
+AdapterError
+├── InvalidName       (ValueError)   not a name we can hold
+├── InvalidAdapter    (ValueError)   files the engine must never see; `key` names the tensor, key or file
+├── NameTaken         (ValueError)   the name already stands for other weights
+└── AdapterNotFound   (LookupError)  no adapter of that name
 """
 
 

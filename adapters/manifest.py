@@ -16,9 +16,9 @@ class SamplingDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
 class Manifest(BaseModel):
@@ -26,11 +26,11 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_model: str | None = Field(None, description="Served name of the base the adapter was trained on.")
-    chat_template: str | None = Field(None, description="Jinja template trained with; None: the base's own.")
-    system_prompt: str | None = Field(None, description="Put first where a request has no system message.")
+    base_model: str | None = Field(default=None, description="Served name of the base the adapter was trained on.")
+    chat_template: str | None = Field(default=None, description="Jinja template trained with; None: the base's own.")
+    system_prompt: str | None = Field(default=None, description="Put first where a request has no system message.")
     sampling: SamplingDefaults = SamplingDefaults()
-    job_id: str | None = Field(None, description="Fine-tuning job that made it.")
+    job_id: str | None = Field(default=None, description="Fine-tuning job that made it.")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":

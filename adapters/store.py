@@ -45,7 +45,7 @@ class Store:
         """Copy an adapter's files from `source`; validate the copy, for the source may change under our hands.
 
         Raises:
-            InvalidAdapter: a file is a symbolic link, is no regular file or is over `max_bytes`, or `source` is no folder.
+            InvalidAdapter: a file is a link, no regular file or over `max_bytes`, or `source` is no folder.
         """
         if not source.is_dir():
             raise InvalidAdapter(source.name, "is not a folder on the server")

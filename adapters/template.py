@@ -32,7 +32,9 @@ def render(
     """
     from jinja2 import TemplateError as JinjaError
 
-    turns = [{**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages]
+    turns = [
+        {**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages
+    ]
     try:
         return str(
             tokenizer.apply_chat_template(

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from openai import AsyncOpenAI, OpenAI
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
@@ -85,7 +86,7 @@ def train_visibly(client: OpenAI, rows: Sequence[Row], **hyperparameters: float)
             if event.type != "metrics":
                 progress.console.print(f"  [dim]{escape(event.message)}[/]")
                 return
-            data = dict(event.data)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            data = cast(dict[str, Any], event.data)
             loss = data.get("train_loss")
             if loss is None:
                 progress.console.print(f"  [dim]{escape(event.message)}[/]")
@@ -105,30 +106,29 @@ async def stream_side_by_side(server: Server, tuned: str, rows: Sequence[Row]) -
     client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
     for row in rows:
         answers = {base.NAME: "", tuned: ""}
+        with Live(_columns(row, answers), console=console, refresh_per_second=12) as live:
+            await asyncio.gather(*(_stream(client, model, row, answers, live) for model in answers))
 
-        def table(answers: dict[str, str] = answers, row: Row = row) -> Table:
-            table = Table(title=escape(row.messages[-1]["content"]), title_justify="left", expand=True)
-            for model in answers:
-                table.add_column(model, ratio=1)
-            table.add_row(*(escape(answer) for answer in answers.values()))
-            return table
 
-        async def stream(
-            model: str, live: Live, answers: dict[str, str] = answers, row: Row = row, table=table  # noqa: ANN001
-        ) -> None:
-            chunks = await client.chat.completions.create(
-                model=model,
-                messages=list(row.messages),  # pyright: ignore[reportArgumentType]
-                temperature=0,
-                max_tokens=MAX_TOKENS,
-                stream=True,
-            )
-            async for chunk in chunks:
-                answers[model] += chunk.choices[0].delta.content or ""
-                live.update(table())
+async def _stream(client: AsyncOpenAI, model: str, row: Row, answers: dict[str, str], live: Live) -> None:
+    chunks = await client.chat.completions.create(
+        model=model,
+        messages=cast(Any, row.messages),
+        temperature=0,
+        max_tokens=MAX_TOKENS,
+        stream=True,
+    )
+    async for chunk in chunks:
+        answers[model] += chunk.choices[0].delta.content or ""
+        live.update(_columns(row, answers))
 
-        with Live(table(), console=console, refresh_per_second=12) as live:
-            await asyncio.gather(*(stream(model, live) for model in answers))
+
+def _columns(row: Row, answers: dict[str, str]) -> Table:
+    table = Table(title=escape(row.messages[-1]["content"]), title_justify="left", expand=True)
+    for model in answers:
+        table.add_column(model, ratio=1)
+    table.add_row(*(escape(answer) for answer in answers.values()))
+    return table
 
 
 async def prove(server: Server, tuned: str, rows: Sequence[Row]) -> None:
@@ -147,7 +147,11 @@ async def show_forgetting(server: Server, protected: str, unprotected: str, rows
     """Print what each model says to a question that has nothing to do with the task, and how good it is at the task."""
     client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
     table = Table("model", f"says to: {FRANCE[0]['content']}", "unseen tickets right")
-    for title, model in (("base", base.NAME), ("tuned, without replay", unprotected), ("tuned, with replay", protected)):
+    for title, model in (
+        ("base", base.NAME),
+        ("tuned, without replay", unprotected),
+        ("tuned, with replay", protected),
+    ):
         right = "" if model == base.NAME else str(await score(client, model, rows))
         table.add_row(title, escape(await ask(client, model, FRANCE)), right)
     console.print(table)

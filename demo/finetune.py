@@ -10,8 +10,8 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from demo.tasks import Row
 
-HYPERPARAMETERS = {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 2}
-TRAINING_ROWS = 176
+HYPERPARAMETERS = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
+TRAINING_ROWS = 144
 POLL_SECONDS = 0.5
 SEED = 1
 

@@ -19,9 +19,20 @@ def call(server: Server, model: str, row: Row) -> str:
         return f"Not run: {' and '.join(missing)} not found. Install a JDK 17 and Maven, then run `make demo` again."
     system, user = (message["content"] for message in row.messages)
     run = subprocess.run(
-        ["mvn", "-q", "-B", "-ntp", "-pl", "langchain4j", "compile", "exec:exec", "-Dexec.executable=java",
-         "-Dexec.args=-cp %classpath dev.tuneport.examples.Chat \"${demo.system}\" \"${demo.user}\"",
-         f"-Ddemo.system={system}", f"-Ddemo.user={user}"],
+        [
+            "mvn",
+            "-q",
+            "-B",
+            "-ntp",
+            "-pl",
+            "langchain4j",
+            "compile",
+            "exec:exec",
+            "-Dexec.executable=java",
+            '-Dexec.args=-cp %classpath dev.tuneport.examples.Chat "${demo.system}" "${demo.user}"',
+            f"-Ddemo.system={system}",
+            f"-Ddemo.user={user}",
+        ],
         cwd=PROJECT,
         env={
             **os.environ,

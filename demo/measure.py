@@ -19,7 +19,10 @@ MARK = "<!-- measured by `python -m demo.measure` -->"
 
 def main() -> None:
     """Measure and write."""
-    lines = ["| task | replay | rows | seconds | base right | tuned right | capital of France |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| task | replay | rows | seconds | base right | tuned right | capital of France |",
+        "|---|---|---|---|---|---|---|",
+    ]
     with serve(base.prepare(Path("var/models")), Path("var/measure")) as server:
         server.wait("/ready")
         lines += [measure(server, task, share) for task in TASKS for share in ("auto", 0)]

@@ -54,9 +54,7 @@ class Catalog:
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
         self._removing: set[str] = set()
         self._released = asyncio.Condition()
-        self.base = Model(
-            registry.base.name, int(registry.base.path.stat().st_mtime), "tuneport", None, Manifest()
-        )
+        self.base = Model(registry.base.name, int(registry.base.path.stat().st_mtime), "tuneport", None, Manifest())
 
     def list(self) -> list[Model]:
         """The base, then every adapter, oldest first."""
@@ -104,9 +102,8 @@ class Catalog:
             yield model
         finally:
             resident.users -= 1
-            if resident.load.done() and (resident.load.cancelled() or resident.load.exception() is not None):
-                if self._residents.get(digest) is resident:
-                    del self._residents[digest]
+            if _failed(resident.load) and self._residents.get(digest) is resident:
+                del self._residents[digest]
             async with self._released:
                 self._released.notify_all()
 
@@ -150,9 +147,7 @@ class Catalog:
     async def _make_room(self) -> None:
         """Free the least recently used idle adapter; wait for one if all are in use."""
         async with self._released:
-            await self._released.wait_for(
-                lambda: len(self._residents) < self._max_resident or self._idle() is not None
-            )
+            await self._released.wait_for(lambda: len(self._residents) < self._max_resident or self._idle() is not None)
         digest = self._idle()
         if len(self._residents) >= self._max_resident and digest is not None:
             del self._residents[digest]
@@ -191,3 +186,7 @@ class Catalog:
                 adapter.name, adapter.created_at, adapter.owned_by, adapter, Manifest.read(adapter.path)
             )
         return known
+
+
+def _failed(load: asyncio.Task[None]) -> bool:
+    return load.done() and (load.cancelled() or load.exception() is not None)

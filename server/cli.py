@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="OpenAI's fine-tuning platform on your own machines.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Fine-tune and serve, as OpenAI does, on your own machines."
+)
 keys = typer.Typer(no_args_is_help=True, help="API keys, in the data folder's database; also while the server runs.")
 app.add_typer(keys, name="keys")
 
@@ -104,8 +106,8 @@ def _keys(data_dir: Path | None) -> Any:
     from server.state.keys import Keys
     from server.state.tables import migrate
 
-    given = {} if data_dir is None else {"data_dir": data_dir}
-    settings = Settings(model="", **given)
+    given: dict[str, Any] = {"model": ""} if data_dir is None else {"model": "", "data_dir": data_dir}
+    settings = Settings(**given)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = connect(settings.database())
     migrate(database)

@@ -143,9 +143,7 @@ class VllmEngine:
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
         lora = self._loaded[adapter] if adapter is not None else None
-        outputs = llm.generate(
-            {"prompt_token_ids": prompt}, parameters, request_id=uuid.uuid4().hex, lora_request=lora
-        )
+        outputs = llm.generate({"prompt_token_ids": prompt}, parameters, request_id=uuid.uuid4().hex, lora_request=lora)
         try:
             async for output in outputs:
                 for delta in _deltas(output, sampling.top_logprobs):
@@ -194,9 +192,9 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
         enable_lora=True,
         max_loras=options.max_loras,
         max_cpu_loras=options.max_cpu_loras,
-        max_lora_rank=options.max_lora_rank,
+        max_lora_rank=options.max_lora_rank,  # pyright: ignore[reportArgumentType] (settings.py checks it)
         lora_target_modules=sorted({name.rsplit(".", 1)[-1] for name in base.shapes} - UNWRAPPED),
-        max_model_len=options.max_model_len,
+        max_model_len=options.max_model_len,  # pyright: ignore[reportArgumentType] (None: the model's own)
         generation_config="vllm",  # defaults are OpenAI's and the manifest's, never a file's of the base
         disable_log_stats=True,
         **device,

@@ -1,10 +1,10 @@
 """The engine as routers see it: what they ask for, what a stream yields, when it ends and what it raises.
 
-    EngineError
-    ├── InvalidRequest        (ValueError)    the engine cannot do what was asked; `param` names the field
-    │   └── ContextLengthExceeded             prompt and answer do not fit
-    ├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
-    └── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
+EngineError
+├── InvalidRequest        (ValueError)    the engine cannot do what was asked; `param` names the field
+│   └── ContextLengthExceeded             prompt and answer do not fit
+├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
+└── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
 """
 
 from collections.abc import AsyncIterator

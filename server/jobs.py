@@ -122,7 +122,7 @@ class JobQueue:
             outcome = await self._train(row)
             if isinstance(outcome, Result):
                 outcome = await asyncio.to_thread(self._publish, row, outcome)
-        except Exception as error:  # noqa: BLE001 (the job's border: the traceback is logged, the job fails)
+        except Exception as error:
             logger.exception("job %s failed", row.id)
             outcome = Failure(code="server_error", message=f"the server could not run the job: {type(error).__name__}")
         if outcome is not None:

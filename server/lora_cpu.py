@@ -23,7 +23,7 @@ def register() -> None:
     """Entry point: have vLLM's CPU platform use our wrapper."""
     if current_platform.is_cpu():
         path = f"{SlotPunicaWrapper.__module__}.{SlotPunicaWrapper.__qualname__}"
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: path)
+        type(current_platform).get_punica_wrapper = staticmethod(lambda: path)
 
 
 class SlotPunicaWrapper(PunicaWrapperCPU):

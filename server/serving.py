@@ -20,7 +20,9 @@ def serve(given: dict[str, Any]) -> None:
     Args:
         given: settings from the command line; they win over variables and tuneport.toml.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     logging.getLogger("server").setLevel(logging.INFO)
     try:
         settings = Settings(**given)
@@ -67,8 +69,11 @@ def _run(settings: Settings, base: BaseModel) -> None:
     new = None if settings.no_auth else Keys(database).ensure_admin(secret)
     database.dispose()
     print(f"Tuneport serves {base.name} on http://{settings.host}:{settings.port}/v1")
-    print(f"  data in {settings.data_dir.absolute()}; KV cache {settings.kv_cache() / 1024**3:.1f} GiB, "
-          f"{len(os.sched_getaffinity(0))} cores; {settings.max_loras} adapters a batch, {settings.max_cpu_loras} in memory")
+    print(
+        f"  data in {settings.data_dir.absolute()}; KV cache {settings.kv_cache() / 1024**3:.1f} GiB, "
+        f"{len(os.sched_getaffinity(0))} cores; "
+        f"{settings.max_loras} adapters a batch, {settings.max_cpu_loras} in memory"
+    )
     if new is not None:
         print(f"  your API key, shown this once: {new}")
     print("  starting the engine; GET /ready answers 200 when it is up", flush=True)

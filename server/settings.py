@@ -21,38 +21,51 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TUNEPORT_", toml_file="tuneport.toml", extra="forbid")
 
     model: str = Field(description="Base model: a local folder, or a Hugging Face id that is fetched once.")
-    model_name: str | None = Field(None, description="Name it is served under; default: the folder's, or the id.")
-    organization: str = Field("personal", description="Third field of the ft: names of new models.")
-    data_dir: Path = Field(Path("var/tuneport"), description="Database, files, jobs and adapters.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in data_dir.")
+    model_name: str | None = Field(
+        default=None, description="Name it is served under; default: the folder's, or the id."
+    )
+    organization: str = Field(default="personal", description="Third field of the ft: names of new models.")
+    data_dir: Path = Field(default=Path("var/tuneport"), description="Database, files, jobs and adapters.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    no_auth: bool = Field(False, description="Take requests without a key; on this machine's own address only.")
-    admin_key: SecretStr | None = Field(None, description="Admin key to use; default: one is made at first start.")
-    keep_alive_seconds: int = Field(620, description="How long an idle connection stays; above Java's pools' 600 s.")
-    shutdown_seconds: int = Field(30, description="How long running requests may take to end after SIGTERM.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    no_auth: bool = Field(default=False, description="Take requests without a key; on this machine's own address only.")
+    admin_key: SecretStr | None = Field(
+        default=None, description="Admin key to use; default: one is made at first start."
+    )
+    keep_alive_seconds: int = Field(
+        default=620, description="How long an idle connection stays; above Java's pools' 600 s."
+    )
+    shutdown_seconds: int = Field(default=30, description="How long running requests may take to end after SIGTERM.")
 
-    max_loras: int = Field(4, ge=1, description="Adapters in one batch.")
-    max_cpu_loras: int = Field(32, ge=1, description="Adapters held in memory; the least recently used one goes.")
-    max_lora_rank: int = Field(16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
-    max_model_len: int | None = Field(None, ge=1, description="Context in tokens; default: the model's own.")
-    kv_cache_bytes: int | None = Field(None, description="KV cache on a CPU; default: a sixth of the memory, at most 8 GiB.")
-    gpu_memory_utilization: float = Field(0.6, gt=0, le=1, description="Share of the GPU for serving; training has the rest.")
+    max_loras: int = Field(default=4, ge=1, description="Adapters in one batch.")
+    max_cpu_loras: int = Field(
+        default=32, ge=1, description="Adapters held in memory; the least recently used one goes."
+    )
+    max_lora_rank: int = Field(default=16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
+    max_model_len: int | None = Field(default=None, ge=1, description="Context in tokens; default: the model's own.")
+    kv_cache_bytes: int | None = Field(
+        None, description="KV cache on a CPU; default: a sixth of memory, 8 GiB at most."
+    )
+    gpu_memory_utilization: float = Field(
+        0.6, gt=0, le=1, description="Share of a GPU for serving; training has the rest."
+    )
 
     adapter_root: list[Path] = Field(
         default_factory=list, description="Folders from which POST /admin/adapters may take a path."
     )
-    max_adapter_bytes: int = Field(2 * GIB, description="Largest adapter weights file.")
-    max_file_bytes: int = Field(512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
-    max_body_bytes: int = Field(32 * 1024**2, description="Largest body of any other request.")
-    max_running_jobs: int = Field(1, ge=1, description="Training jobs at a time.")
+    max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
+    max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
+    max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")
+    max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
 
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> "Settings":
         if self.no_auth and self.host not in LOOPBACK:
             raise ValueError(
-                f"no_auth with host {self.host} would open the server to the network; use {LOOPBACK[0]}, or keep keys on"
+                f"no_auth with host {self.host} would open the server to the network; "
+                f"use {LOOPBACK[0]}, or keep keys on"
             )
         ranks = (1, 8, 16, 32, 64, 128, 256, 320, 512)
         if self.max_lora_rank not in ranks:

@@ -70,7 +70,9 @@ def _follow(directory: JobDirectory, console: Console) -> Result | Failure | Non
                 if event["type"] == "metrics":
                     step = event["data"]
                     loss = step.get("train_loss", step.get("full_valid_loss"))
-                    progress.update(bar, total=step["total_steps"], completed=step["step"], description=f"loss {loss:.3f}")
+                    progress.update(
+                        bar, total=step["total_steps"], completed=step["step"], description=f"loss {loss:.3f}"
+                    )
                 else:
                     progress.console.print(event["message"], highlight=False)
             time.sleep(0 if ended else POLL_SECONDS)

@@ -75,8 +75,8 @@ def make_lasting_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapte
 def noise_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
     """A maker of adapters of random weights, in PEFT's files; big enough to change greedy answers.
 
-    Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`, which
-    may change the tensors before they are saved.
+    Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`,
+    which may change the tensors before they are saved.
     """
 
     def make(

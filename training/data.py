@@ -25,7 +25,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation and the line it came from, from 1; 0 for examples that came from no file."""
+    """A conversation and the line it came from, from 1."""
 
     messages: tuple[Message, ...]
     line: int
@@ -50,7 +50,7 @@ def read(path: Path, param: str = "training_file", min_rows: int = MIN_ROWS) -> 
     fail_on(problems, param)
     if len(examples) < min_rows:
         raise InvalidTrainingData(
-            f"the file has {len(examples)} example{'' if len(examples) == 1 else 's'}, but at least {min_rows} are needed",
+            f"the file has only {len(examples)} example(s); at least {min_rows} are needed",
             param,
         )
     return examples

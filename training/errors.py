@@ -1,8 +1,8 @@
 """Why a job fails by its own fault or its data's; anything else is a bug and ends with a traceback.
 
-    TrainingError
-    ├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
-    └── TrainingDiverged     (RuntimeError)  the loss left the real numbers
+TrainingError
+├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
+└── TrainingDiverged     (RuntimeError)  the loss left the real numbers
 """
 
 

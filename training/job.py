@@ -1,7 +1,8 @@
 """The description that server and trainer share, and the directory a job is.
 
-A job is a directory: `job.json` in; `events.jsonl`, `metrics.jsonl`, `checkpoints/`, then `result.json` with `adapter/`,
-or `failure.json`, out. Whoever holds the lock runs it; killing anything loses at most the steps since a checkpoint.
+A job is a directory: `job.json` in; `events.jsonl`, `metrics.jsonl`, `checkpoints/`, then `result.json` with
+`adapter/`, or `failure.json`, out. Whoever holds the lock runs it; killing anything loses at most the steps since a
+checkpoint.
 """
 
 import fcntl
@@ -23,11 +24,12 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    n_epochs: int | Auto = Field("auto")
-    batch_size: int | Auto = Field("auto")
-    learning_rate_multiplier: float | Auto = Field("auto")
+    n_epochs: int | Auto = Field(default="auto")
+    batch_size: int | Auto = Field(default="auto")
+    learning_rate_multiplier: float | Auto = Field(default="auto")
     replay_share: float | Auto = Field(
-        "auto", description="Share of the base's own answers to general prompts in what is trained; 0 turns it off."
+        default="auto",
+        description="Share of the base's own answers to general prompts in what is trained; 0 turns it off.",
     )
 
     def model_post_init(self, _context: object) -> None:
@@ -57,7 +59,7 @@ class TrainingJob(BaseModel):
     training_file: Path
     validation_file: Path | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class Checkpoint(BaseModel):

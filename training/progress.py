@@ -26,9 +26,7 @@ class Progress(TrainerCallback):
         self._latest: dict[str, float] = {}
         self.trained_tokens = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Say how many steps there will be, or from which one the job goes on."""
         resumed = f"; resumed after step {state.global_step}" if state.global_step else ""
         self._directory.event(f"Training started: {state.max_steps} steps{resumed}")
@@ -60,7 +58,9 @@ class Progress(TrainerCallback):
         self._latest.update(metrics)
         data = {"step": state.global_step, "total_steps": state.max_steps, **metrics}
         append_line(self._directory.metrics_file, {"time": time.time(), **data})
-        figures = f"training loss={loss:.4f}" if loss is not None else f"validation loss={metrics['full_valid_loss']:.4f}"
+        figures = (
+            f"training loss={loss:.4f}" if loss is not None else f"validation loss={metrics['full_valid_loss']:.4f}"
+        )
         self._directory.event(f"Step {state.global_step}/{state.max_steps}: {figures}", type="metrics", data=data)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -67,7 +67,7 @@ def render_all(
             continue
         if len(row["input_ids"]) > max_tokens:
             problems.append(
-                f"line {example.line}: {len(row['input_ids'])} tokens, but at most {max_tokens} fit; shorten or split it"
+                f"line {example.line}: {len(row['input_ids'])} tokens, but at most {max_tokens} fit; split it"
             )
         rows.append(row)
     fail_on(problems, param)

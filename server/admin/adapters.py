@@ -85,7 +85,7 @@ async def _register(use: Services, name: str, source: Path) -> dict[str, Any]:
 
 
 def _allowed(path: Path, roots: list[Path]) -> Path:
-    """The folder with every link resolved, if it lies under an allowed one; what lies elsewhere is not even looked at."""
+    """The folder with every link resolved, if it lies under an allowed one; no other is even looked at."""
     resolved = path.resolve()
     if not path.is_absolute() or not any(resolved.is_relative_to(root.resolve()) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none: start the server with --adapter-root FOLDER, or upload the files"

@@ -120,6 +120,4 @@ def _message(error: Exception) -> str:
 
 
 def _object(message: str, answer: Answer, param: str | None = None) -> dict[str, Any]:
-    return {
-        "error": {"message": message, "type": answer.type, "param": param or answer.param, "code": answer.code}
-    }
+    return {"error": {"message": message, "type": answer.type, "param": param or answer.param, "code": answer.code}}

@@ -31,7 +31,9 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.running = Gauge("tuneport_running_requests", "Requests being answered.", ("model",), registry=self.registry)
+        self.running = Gauge(
+            "tuneport_running_requests", "Requests being answered.", ("model",), registry=self.registry
+        )
         self.loads = Counter("tuneport_adapter_loads", "Adapters loaded.", ("result",), registry=self.registry)
         self.load_seconds = Histogram(
             "tuneport_adapter_load_seconds", "Time to load an adapter.", buckets=SECONDS, registry=self.registry

@@ -157,7 +157,7 @@ async def _events(generation: _Generation, writer: wire.Writer, n: int, include_
                 yield writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
             if delta.finish_reason is not None:
                 yield writer.chunk(delta.index, "{}", finish_reason=delta.finish_reason)
-    except Exception as error:  # noqa: BLE001 (the status is sent: the stream is the only place left to say it)
+    except Exception as error:
         generation.failed()
         logger.exception("a stream broke off")
         yield errors.event(error)

@@ -1,9 +1,9 @@
 """What state can answer.
 
-    StateError
-    ├── NotFound      (LookupError)  no file or job of that id
-    ├── InvalidState  (ValueError)   the object is not in a state that allows it; `param` names the field
-    └── TooLarge      (ValueError)   over a limit
+StateError
+├── NotFound      (LookupError)  no file or job of that id
+├── InvalidState  (ValueError)   the object is not in a state that allows it; `param` names the field
+└── TooLarge      (ValueError)   over a limit
 """
 
 

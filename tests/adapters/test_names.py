@@ -24,6 +24,8 @@ def test_other_names_are_refused(name: str) -> None:
 
 
 def test_minted_names_have_openais_fields() -> None:
-    assert names.mint("Qwen/Qwen3-0.6B", "acme", "My Orders!", "9xQbT2aa") == "ft:Qwen/Qwen3-0.6B:acme:my-orders-:9xQbT2aa"
+    assert (
+        names.mint("Qwen/Qwen3-0.6B", "acme", "My Orders!", "9xQbT2aa") == "ft:Qwen/Qwen3-0.6B:acme:my-orders-:9xQbT2aa"
+    )
     assert names.mint("base", "acme", None, "9xQbT2aa") == "ft:base:acme::9xQbT2aa"
     assert names.checkpoint("ft:base:acme::9xQbT2aa", 12) == "ft:base:acme::9xQbT2aa:ckpt-step-12"

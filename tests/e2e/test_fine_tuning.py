@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections.abc import Iterator
 
 import openai
 import pytest
@@ -79,9 +78,9 @@ def test_a_bad_file_fails_with_line_numbers(client: openai.OpenAI) -> None:
 
 
 @pytest.fixture
-def long_job(client: openai.OpenAI) -> Iterator[FineTuningJob]:
+def long_job(client: openai.OpenAI) -> FineTuningJob:
     train, _ = TICKETS.rows(40, 1)
-    yield finetune.start(client, base.NAME, "long", train, n_epochs=50)
+    return finetune.start(client, base.NAME, "long", train, n_epochs=50)
 
 
 def test_cancel_stops_the_trainer_and_frees_its_file(client: openai.OpenAI, long_job: FineTuningJob) -> None:

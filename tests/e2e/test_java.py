@@ -12,11 +12,10 @@ from demo.tasks import TICKETS
 from tests.conftest import ROOT
 from tests.e2e.conftest import Running
 
-
 OLD_NAME = "ft:gpt-3.5-turbo-0613:my-org:custom-model-v1"
 
 
-def test_the_java_examples(running: Running, client: openai.OpenAI, job: FineTuningJob) -> None:  # noqa: F811
+def test_the_java_examples(running: Running, client: openai.OpenAI, job: FineTuningJob) -> None:
     _, test = TICKETS.rows(finetune.TRAINING_ROWS, 1)
     adapters = running.server.log.parent / "jobs" / job.id / "adapter"
     target = running.adapter_root / "old-name"
@@ -35,7 +34,7 @@ def test_the_java_examples(running: Running, client: openai.OpenAI, job: FineTun
         "TUNEPORT_TEST_PROMPT": test[0].messages[1]["content"],
     }
     maven = subprocess.run(
-        ["mvn", "-B", "-ntp", "test"],
+        ["/usr/bin/env", "mvn", "-B", "-ntp", "test"],
         cwd=Path(ROOT / "clients" / "java"),
         env={**os.environ, **environment},
         capture_output=True,

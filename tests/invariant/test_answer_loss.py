@@ -13,7 +13,9 @@ from trl import SFTConfig, SFTTrainer
 from training.answer_loss import AnswerLossTrainer
 
 
-def gradients(trainer_class: type[SFTTrainer], tiny: Path, tokenizer: Any, tmp_path: Path) -> tuple[float, torch.Tensor]:
+def gradients(
+    trainer_class: type[SFTTrainer], tiny: Path, tokenizer: Any, tmp_path: Path
+) -> tuple[float, torch.Tensor]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))

@@ -22,7 +22,9 @@ def weights(seed: int, ranks: list[int]) -> tuple[tuple[torch.Tensor, ...], tupl
     return a, b
 
 
-def reference(x: torch.Tensor, slots: list[int], a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def reference(
+    x: torch.Tensor, slots: list[int], a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
     rows = []
     for row, slot in zip(x.float(), slots, strict=True):
         parts = [row @ a_[slot, 0].float().T @ b_[slot, 0].float().T for a_, b_ in zip(a, b, strict=True)]

@@ -24,7 +24,9 @@ def test_what_the_user_gave_stays() -> None:
     assert resolved.learning_rate == pytest.approx(defaults.learning_rate(576, 8) / 2)
 
 
-@pytest.mark.parametrize("field", [{"n_epochs": 0}, {"n_epochs": 51}, {"batch_size": 257}, {"replay_share": 0.9}, {"lr": 1}])
+@pytest.mark.parametrize(
+    "field", [{"n_epochs": 0}, {"n_epochs": 51}, {"batch_size": 257}, {"replay_share": 0.9}, {"lr": 1}]
+)
 def test_openais_ranges_hold(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(field))):
         Hyperparameters(**field)  # pyright: ignore[reportArgumentType]
