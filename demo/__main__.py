@@ -1,6 +1,7 @@
 """`make demo`: JSONL -> LoRA -> hot-loaded `ft:` model -> called from Python and Java, before the user's eyes."""
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -23,7 +23,7 @@ from demo.tasks import TICKETS, Row
 
 TEST_ROWS = 40
 SHOWN_SIDE_BY_SIDE = 3
-FRANCE = ({"role": "user", "content": "What is the capital of France?"},)
+GENERAL = ("What is the capital of France?", "Why do leaves fall in autumn?", "Write a greeting for my grandmother.")
 
 console = Console(highlight=False)
 
@@ -125,8 +125,8 @@ async def _stream(client: AsyncOpenAI, model: str, row: Row, answers: dict[str, 
 
 def _columns(row: Row, answers: dict[str, str]) -> Table:
     table = Table(title=escape(row.messages[-1]["content"]), title_justify="left", expand=True)
-    for model in answers:
-        table.add_column(model, ratio=1)
+    for title in ("base", "fine-tuned"):
+        table.add_column(title, ratio=1)
     table.add_row(*(escape(answer) for answer in answers.values()))
     return table
 
@@ -144,36 +144,39 @@ async def prove(server: Server, tuned: str, rows: Sequence[Row]) -> None:
 
 
 async def show_forgetting(server: Server, protected: str, unprotected: str, rows: Sequence[Row]) -> None:
-    """Print what each model says to a question that has nothing to do with the task, and how good it is at the task."""
+    """Print what each model says to questions that have nothing to do with the task, and how good it is at the task."""
     client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
-    table = Table("model", f"says to: {FRANCE[0]['content']}", "unseen tickets right")
-    for title, model in (
-        ("base", base.NAME),
-        ("tuned, without replay", unprotected),
-        ("tuned, with replay", protected),
-    ):
-        right = "" if model == base.NAME else str(await score(client, model, rows))
-        table.add_row(title, escape(await ask(client, model, FRANCE)), right)
+    models = {"base": base.NAME, "tuned, without replay": unprotected, "tuned, with replay": protected}
+    table = Table("", *models, expand=True, show_lines=True)
+    for question in GENERAL:
+        prompt = ({"role": "user", "content": question},)
+        table.add_row(question, *(escape(await ask(client, model, prompt)) for model in models.values()))
+    table.add_row("unseen tickets right", *(str(await score(client, model, rows)) for model in models.values()))
     console.print(table)
 
 
 def next_steps(tuned: str, row: Row) -> None:
     """Print how to go on."""
-    user = row.messages[-1]["content"]
-    console.print(
-        Panel(
-            "[bold]make serve[/]   # the demo's models, on http://127.0.0.1:8000/v1, without a key\n\n"
-            "curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' -d '"
-            f'{{"model": "{tuned}", "temperature": 0, "messages": [{{"role": "system", "content": '
-            f'"{row.messages[0]["content"]}"}}, {{"role": "user", "content": "{user}"}}]}}\'\n\n'
-            'OpenAiChatModel.builder().baseUrl("http://127.0.0.1:8000/v1").apiKey("any")\n'
-            f'    .modelName("{tuned}").build().chat("...");\n\n'
-            "A base model of your own, on a CPU or a GPU, with keys:\n"
-            "[bold]uv run tuneport serve --model Qwen/Qwen3-0.6B[/]",
-            title="next",
+    body = {"model": tuned, "temperature": 0, "messages": row.messages}
+    for title, lines in (
+        ("The demo's models, on http://127.0.0.1:8000/v1, without a key:", "make serve"),
+        (
+            "Call yours:",
+            "curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\\n"
+            f"  -d '{json.dumps(body)}'",
         ),
-        soft_wrap=True,
-    )
+        (
+            "From Java:",
+            'OpenAiChatModel.builder().baseUrl("http://127.0.0.1:8000/v1").apiKey("any")\n'
+            f'  .modelName("{tuned}").build().chat("...");',
+        ),
+        (
+            "A base model of your own, on a CPU or a GPU, with keys:",
+            "uv run tuneport serve --model Qwen/Qwen3-0.6B",
+        ),
+    ):
+        console.print(f"[bold]{title}[/]")
+        console.print(lines, soft_wrap=True, markup=False, style="cyan")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from demo.tasks import Row
 
 HYPERPARAMETERS = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
-TRAINING_ROWS = 144
+TRAINING_ROWS = 176
 POLL_SECONDS = 0.5
 SEED = 1
 

@@ -24,6 +24,7 @@ def call(server: Server, model: str, row: Row) -> str:
             "-q",
             "-B",
             "-ntp",
+            "-Dstyle.color=never",
             "-pl",
             "langchain4j",
             "compile",

@@ -29,20 +29,24 @@ def rows_for(share: float, task_rows: int) -> int:
 def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[Row]:
     """Rows of the base's greedy answers to `count` general prompts drawn by `seed`.
 
-    An answer that does not end within `MAX_ANSWER_TOKENS` is trained as far as it goes, without an end of turn.
+    Twice as many are asked, and answers that end within `MAX_ANSWER_TOKENS` taken first: a model that only rehearses
+    answers without an end learns not to end. One that does not end is trained as far as it goes.
 
     Args:
         model: the base, before any adapter; a transformers causal language model.
     """
+    known = _prompts()
     prompts = [
         template.render(tokenizer, [{"role": "user", "content": prompt}], generation_prompt=True)
-        for prompt in random.Random(seed).sample(_prompts(), count)
+        for prompt in random.Random(seed).sample(known, min(2 * count, len(known)))
     ]
-    return [
-        {"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer}
-        for start in range(0, count, _BATCH)
-        for ids, answer in _answers(model, tokenizer, prompts[start : start + _BATCH])
+    answered = [
+        pair
+        for start in range(0, len(prompts), _BATCH)
+        for pair in _answers(model, tokenizer, prompts[start : start + _BATCH])
     ]
+    answered.sort(key=lambda pair: pair[1][-1] != tokenizer.eos_token_id)
+    return [{"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer} for ids, answer in answered[:count]]
 
 
 def _answers(model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: list[str]) -> list[tuple[list[int], list[int]]]:
