@@ -126,6 +126,7 @@ class VllmEngine:
     async def generate(self, prompt: list[int], sampling: Sampling, adapter: str | None) -> AsyncIterator[Delta]:
         """Stream the answers; see `Engine`."""
         from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         llm = self._running()
@@ -143,7 +144,7 @@ class VllmEngine:
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
         lora = self._loaded[adapter] if adapter is not None else None
-        outputs = llm.generate({"prompt_token_ids": prompt}, parameters, request_id=uuid.uuid4().hex, lora_request=lora)
+        outputs = llm.generate(tokens_input(prompt), parameters, request_id=uuid.uuid4().hex, lora_request=lora)
         try:
             async for output in outputs:
                 for delta in _deltas(output, sampling.top_logprobs):

@@ -42,7 +42,7 @@ async def register(request: Request, use: Use, administrator: Administrator) -> 
     try:
         body = AdapterRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
     source = _allowed(Path(body.path), use.settings.adapter_root)
     return await _register(use, body.name, source)
 
@@ -64,9 +64,9 @@ async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
     async with request.form(max_files=len(FILES) + len(PICKLES), max_fields=1) as form:
         name = form.get("name")
         if not isinstance(name, str):
-            raise RequestValidationError([{"type": "missing", "loc": ("name",), "msg": "Field required"}])
+            raise RequestValidationError([{"type": "missing", "loc": ("body", "name"), "msg": "Field required"}])
         with tempfile.TemporaryDirectory(prefix="upload-", dir=use.settings.data_dir) as folder:
-            for part in form.values():
+            for _, part in form.multi_items():
                 if isinstance(part, UploadFile):
                     await anyio.to_thread.run_sync(_save, part, Path(folder))
             return await _register(use, name, Path(folder))

@@ -91,8 +91,7 @@ def install(app: FastAPI) -> None:
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        location = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-        param = ".".join(location) or None
+        param = ".".join(map(str, first["loc"][1:])) or None  # the first part says body, query or path
         if first["type"] == "json_invalid":
             return JSONResponse(_object(f"The body is not valid JSON: {first['ctx']['error']}", Answer(400)), 400)
         message = first["msg"].removeprefix("Value error, ")

@@ -8,12 +8,16 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
 from adapters.base import BaseModel
+from demo import base, finetune
 from demo.server import Server, serve
+from demo.tasks import TICKETS
 from tests.conftest import MakeAdapter
 
 MAX_CPU_LORAS = 5
+BF16_NATS = 0.3  # logits around 16 are an eighth apart in bf16
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def client(running: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=running.server.base_url, api_key=running.server.api_key, max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def job(client: openai.OpenAI) -> FineTuningJob:
+    """The demo's job, with replay, run once for all tests."""
+    train, _ = TICKETS.rows(finetune.TRAINING_ROWS, 1)
+    return finetune.follow(client, finetune.start(client, base.NAME, "Tickets v1", train))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.base import BaseModel
 from tests.conftest import MakeAdapter
-from tests.e2e.conftest import MAX_CPU_LORAS, Running
+from tests.e2e.conftest import BF16_NATS, MAX_CPU_LORAS, Running
 
 NAME = "ft:SmolLM2-135M-Instruct:test:adapter:1"
 
@@ -106,27 +106,41 @@ def test_what_must_not_be_served_is_refused_by_name(
 def test_more_adapters_than_memory_holds_and_concurrent_removal(
     running: Running, client: openai.OpenAI, smollm2_base: BaseModel, make_adapter: MakeAdapter
 ) -> None:
-    """The least recently used one goes; everyone is answered, also while adapters are removed under them."""
+    """The least recently used one goes; everyone gets their own answer, also while adapters are removed under them."""
     names = [f"ft:SmolLM2-135M-Instruct:test:many:{seed}" for seed in range(MAX_CPU_LORAS + 4)]
     for seed, name in enumerate(names):
-        running.register(name, make_adapter(smollm2_base, seed=100 + seed, rank=2, scale=0.05))
-    alone = [ask(client, name) for name in names]
+        running.register(name, make_adapter(smollm2_base, seed=100 + seed, rank=2, scale=0.08))
+    asynchronous = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
 
-    async def all_at_once() -> list[str | None]:
-        asynchronous = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
+    async def next_token(name: str) -> dict[str, float]:
+        """The most probable first tokens and their log-probabilities."""
+        completion = await asynchronous.chat.completions.create(
+            model=name,
+            messages=[{"role": "user", "content": "Name a fruit."}],
+            max_tokens=1,
+            logprobs=True,
+            top_logprobs=10,
+        )
+        logprobs = completion.choices[0].logprobs
+        assert logprobs is not None
+        return {token.token: token.logprob for token in (logprobs.content or [])[0].top_logprobs}
 
-        async def one(name: str) -> str | None:
-            completion = await asynchronous.chat.completions.create(
-                model=name, messages=[{"role": "user", "content": "Name a fruit."}], temperature=0, max_tokens=8
-            )
-            return completion.choices[0].message.content
+    def distance(one: dict[str, float], other: dict[str, float]) -> float:
+        return max(abs(one.get(token, -99) - other.get(token, -99)) for token in list(one)[:3])
 
-        answers = asyncio.gather(*(one(name) for name in names * 2))
+    async def check() -> None:
+        alone = [await next_token(name) for name in names]
+        assert all(distance(alone[0], other) > 2 * BF16_NATS for other in alone[1:]), "too alike to tell apart"
+        removed = asyncio.gather(*(next_token(names[0]) for _ in range(4)), return_exceptions=True)
+        kept = asyncio.gather(*(next_token(name) for name in names[1:] * 3))
         await asyncio.sleep(0.2)
         await asynchronous.models.delete(names[0])
-        return (await answers)[1 : len(names)]
+        for expected, got in zip(alone[1:] * 3, await kept, strict=True):
+            assert distance(expected, got) < BF16_NATS
+        for answer in await removed:
+            assert isinstance(answer, openai.NotFoundError | dict), answer
 
-    assert asyncio.run(all_at_once()) == alone[1:]
+    asyncio.run(check())
     with running.http() as http:
         ready = [entry for entry in http.get("/admin/adapters").json()["data"] if entry["state"] == "ready"]
     assert len(ready) <= MAX_CPU_LORAS

@@ -15,13 +15,6 @@ from tests.e2e.conftest import Running
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-@pytest.fixture(scope="session")
-def job(client: openai.OpenAI) -> FineTuningJob:
-    """The demo's job, with replay."""
-    train, _ = TICKETS.rows(finetune.TRAINING_ROWS, 1)
-    return finetune.follow(client, finetune.start(client, base.NAME, "Tickets v1", train))
-
-
 def test_the_job_succeeds_and_says_all_that_openais_says(job: FineTuningJob, client: openai.OpenAI) -> None:
     assert job.status == "succeeded", job.error
     assert str(job.fine_tuned_model).startswith("ft:SmolLM2-135M-Instruct:personal:tickets-v1:")

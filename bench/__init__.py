@@ -1,0 +1,1 @@
+"""Benchmarks: Tuneport side by side with the thing a user would run instead, in one run, as ratios."""

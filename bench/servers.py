@@ -1,0 +1,84 @@
+"""The two servers under test, on the same weights, context and KV cache: stock vLLM, and Tuneport."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from demo.server import serve
+
+KV_CACHE_BYTES = 2 * 1024**3
+MAX_MODEL_LEN = 2048
+TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to measure; `model` is the base's name there."""
+
+    name: str
+    base_url: str
+    api_key: str
+    model: str
+    started_seconds: float
+
+
+@contextlib.contextmanager
+def stock(model: Path, log: Path) -> Iterator[Target]:
+    """vLLM's own server as a user starts it, with LoRA on; our plug-in is kept out."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    flags = ["--enable-lora", "--max-loras", "4", "--max-lora-rank", "16", "--served-model-name", model.name]
+    flags += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--max-model-len", str(MAX_MODEL_LEN)]
+    environment = {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
+    base_url = f"http://127.0.0.1:{port}/v1"
+    started = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, *flags], stdout=stream, stderr=stream, env={**os.environ, **environment}, start_new_session=True
+        )
+    try:
+        while not _answers(base_url, "none", model.name):
+            if process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
+                raise RuntimeError(f"stock vLLM did not start; see {log}")
+            time.sleep(0.1)
+        yield Target("stock vLLM", base_url, "none", model.name, time.perf_counter() - started)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        process.wait()
+
+
+@contextlib.contextmanager
+def tuneport(model: Path, data_dir: Path) -> Iterator[Target]:
+    """Tuneport, with keys and metrics on."""
+    os.environ["TUNEPORT_KV_CACHE_BYTES"] = str(KV_CACHE_BYTES)
+    started = time.perf_counter()
+    flags = ("--max-model-len", str(MAX_MODEL_LEN), "--max-loras", "4", "--adapter-root", str(data_dir.absolute()))
+    with serve(model, data_dir, *flags) as server:
+        while not _answers(server.base_url, server.api_key, model.name):
+            if server.process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
+                raise RuntimeError(f"tuneport did not start; see {server.log}")
+            time.sleep(0.1)
+        yield Target("tuneport", server.base_url, server.api_key, model.name, time.perf_counter() - started)
+
+
+def _answers(base_url: str, api_key: str, model: str) -> bool:
+    """Whether the server answers a chat: what `/ready` claims, proven."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    try:
+        answer = httpx.post(
+            f"{base_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {api_key}"}, timeout=60
+        )
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200
