@@ -42,13 +42,13 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {row['clients']} clients | {rates[0]} | {rates[1]} | {ratio:.2f} | {first[0]} | {first[1]} |")
     starts = {name: statistics.median(seconds) for name, seconds in results["start_up_seconds"].items()}
     hot = results["hot_load_seconds"]
+    loaded, warm = (f"{hot[key] * 1000:.0f} ms" for key in ("post_to_first_token", "warm_first_token"))
     lines += [
         "",
         f"Start-up to the first answer: stock {starts['stock vLLM']:.0f} s, Tuneport {starts['tuneport']:.0f} s, ratio "
         f"{starts['tuneport'] / starts['stock vLLM']:.2f} (medians of {len(results['start_up_seconds']['tuneport'])}).",
-        f"Hot load, `POST /admin/adapters` (rank 16, all linear layers) to the first token: "
-        f"{hot['post_to_first_token'] * 1000:.0f} ms; a warm request's first token: {hot['warm_first_token'] * 1000:.0f} "
-        f"ms; ratio {hot['post_to_first_token'] / hot['warm_first_token']:.1f}.",
+        f"Hot load, `POST /admin/adapters` (rank 16, all linear layers) to the first token: {loaded}; a warm request's "
+        f"first token: {warm}; ratio {hot['post_to_first_token'] / hot['warm_first_token']:.1f}.",
     ]
     return "\n".join(lines)
 

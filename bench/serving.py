@@ -40,7 +40,9 @@ def hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
 
     make = noise_adapter(_Folders(work))
     base = BaseModel.read(model)
-    headers = {"Authorization": f"Bearer {target.api_key}"}
+    admin = httpx.Client(
+        base_url=target.base_url.removesuffix("/v1"), headers={"Authorization": f"Bearer {target.api_key}"}
+    )
     modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     cold: list[float] = []
     warm: list[float] = []
@@ -49,9 +51,7 @@ def hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
         name = f"ft:bench:{number}"
         started = time.perf_counter()
         body = {"name": name, "path": str(folder.absolute())}
-        httpx.post(
-            target.base_url.removesuffix("/v1") + "/admin/adapters", json=body, headers=headers
-        ).raise_for_status()
+        admin.post("/admin/adapters", json=body).raise_for_status()
         registered = time.perf_counter() - started
         cold.append(registered + asyncio.run(run(target, [name], 1, 1, 2 * number)).first_token_seconds)
         warm.append(asyncio.run(run(target, [name], 1, 1, 2 * number + 1)).first_token_seconds)
