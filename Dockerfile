@@ -1,10 +1,12 @@
 # syntax=docker/dockerfile:1
 # Two images from one file:  docker build --target cpu -t tuneport:cpu .   docker build --target gpu -t tuneport:gpu .
-# The steps are `make setup`'s: uv, then `uv sync --locked`.
+# The steps are `make setup`'s: uv, then `uv sync --locked`. Run it with -e TUNEPORT_MODEL=Qwen/Qwen3-0.6B -p 8000:8000.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /app
-# g++ and the Python headers: vLLM and PyTorch compile small kernels when they start.
+# g++ and the Python headers: vLLM and PyTorch compile small kernels when they start. Debian drops old versions, so none
+# are pinned.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ libnuma1 make \
     && rm -rf /var/lib/apt/lists/*
@@ -23,6 +25,7 @@ COPY . .
 RUN .tools/uv/bin/uv sync --quiet --locked --no-editable --extra gpu
 
 FROM python:3.11-slim-bookworm AS runtime
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ libnuma1 \
     && rm -rf /var/lib/apt/lists/* \
@@ -36,7 +39,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     TUNEPORT_HOST=0.0.0.0
 WORKDIR /state
 EXPOSE 8000
-USER tuneport
+USER 10001
 # Healthy means that the process answers; `GET /ready` says whether the engine does.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]

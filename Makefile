@@ -20,8 +20,8 @@ serve: setup $(MODEL)  ## the demo's base and adapters on http://127.0.0.1:8000/
 bench: setup $(MODEL)  ## side by side with `vllm serve`, in one run; writes bench/results
 	@$(RUN) python -m bench
 
-lint: setup  ## ruff, pyright, import-linter
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright && $(RUN) lint-imports
+lint: setup  ## ruff, pyright, import-linter, hadolint
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright && $(RUN) lint-imports && $(RUN) hadolint Dockerfile
 
 setup: .venv/.synced
 

@@ -61,7 +61,9 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
             await parts.queue.stop()
             await parts.engine.stop()
 
-    app = FastAPI(title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, strict_content_type=False, lifespan=lifespan
+    )
     app.add_middleware(
         Envelope,
         max_body_bytes=settings.max_body_bytes,

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
         ranks = (1, 8, 16, 32, 64, 128, 256, 320, 512)
         if self.max_lora_rank not in ranks:
             raise ValueError(f"max_lora_rank is {self.max_lora_rank}; expected one of {', '.join(map(str, ranks))}")
+        if "max_cpu_loras" not in self.model_fields_set:
+            self.max_cpu_loras = max(self.max_cpu_loras, self.max_loras)
         if self.max_cpu_loras < self.max_loras:
             raise ValueError(f"max_cpu_loras is {self.max_cpu_loras}; expected at least max_loras ({self.max_loras})")
         return self

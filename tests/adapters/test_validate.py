@@ -53,6 +53,8 @@ def _drop_layer(tensors: dict[str, Any]) -> None:
         (_without(KEY_B), KEY_B),
         (_poison(float("nan")), KEY),
         (_poison(float("inf")), KEY),
+        (lambda tensors: tensors.update({KEY: tensors[KEY].bfloat16().fill_(float("nan"))}), KEY),
+        (lambda tensors: tensors.update({KEY: tensors[KEY].half().fill_(float("-inf"))}), KEY),
         (_with(KEY, torch.zeros(4, 32)), KEY),
         (_with(KEY, torch.zeros(4, 4, 64)), KEY),
         (_with(KEY, torch.zeros(32, 64)), KEY),

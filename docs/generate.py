@@ -1,0 +1,99 @@
+"""`python docs/generate.py`: write docs/reference.md from the code; a test holds it to that."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from fastapi.routing import APIRoute
+
+from server.app import ROUTERS
+from server.cli import app as cli
+from server.settings import Settings
+
+PAGE = Path(__file__).with_name("reference.md")
+
+HEAD = """# Reference
+
+Written by `python docs/generate.py` from the code.
+
+Clients send `Authorization: Bearer KEY`. Errors are OpenAI's: `{"error": {"message", "type", "param", "code"}}`. Every
+answer has `x-request-id`.
+
+## Registering an adapter trained elsewhere
+
+A folder that PEFT's `save_pretrained` wrote (safetensors, plain LoRA or rsLoRA on linear layers, rank at most
+`max_lora_rank`), under any `ft:` name that your code holds:
+
+```sh
+curl http://127.0.0.1:8000/admin/adapters -H "Authorization: Bearer $ADMIN_KEY" -H 'content-type: application/json' \\
+  -d '{"name": "ft:gpt-3.5-turbo-0613:my-org:custom-model-v1", "path": "/adapters/custom"}'   # --adapter-root /adapters
+
+curl http://127.0.0.1:8000/admin/adapters -H "Authorization: Bearer $ADMIN_KEY" \\
+  -F name=ft:gpt-3.5-turbo-0613:my-org:custom-model-v1 -F file=@adapter_config.json -F file=@adapter_model.safetensors
+```
+
+A `manifest.json` beside the weights may hold `chat_template`, `system_prompt` and
+`sampling` (`temperature`, `top_p`, `max_completion_tokens`): what the adapter needs travels with it.
+
+## Beyond OpenAI's API
+
+`hyperparameters.replay_share` (0 to 0.5, or `auto`: 0.1) sets the share of the base's own answers to general prompts
+that is mixed into the training data against forgetting; 0 turns it off.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_routes(), "", *_commands(), *_settings()]) + "\n"
+
+
+def _routes() -> list[str]:
+    lines = ["## Routes", "", "| route | what it does |", "|---|---|"]
+    for module in ROUTERS:
+        for route in module.router.routes:
+            if isinstance(route, APIRoute):
+                lines.append(f"| `{min(route.methods)} {route.path}` | {_first_line(route.endpoint)} |")
+    return lines
+
+
+def _commands() -> list[str]:
+    lines = ["## Commands", ""]
+    for path, command in _walk(typer.main.get_command(cli), "tuneport"):
+        lines += [f"### `{path}`", "", (command.help or "").strip(), ""]
+        for parameter in command.params:
+            help_text = getattr(parameter, "help", None)
+            if help_text and "--help" not in parameter.opts:
+                lines.append(f"- `{parameter.opts[0]}`: {help_text}")
+        lines.append("")
+    return lines
+
+
+def _walk(command: Any, path: str) -> list[tuple[str, Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return [(path, command)]
+    return [entry for name, child in children.items() for entry in _walk(child, f"{path} {name}")]
+
+
+def _settings() -> list[str]:
+    lines = [
+        "## Settings",
+        "",
+        "From flags, `TUNEPORT_*` variables (`TUNEPORT_MAX_CPU_LORAS=64`) or `tuneport.toml`, in that order.",
+        "",
+        "| setting | default | what it sets |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return lines
+
+
+def _first_line(function: Any) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

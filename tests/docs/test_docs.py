@@ -1,0 +1,57 @@
+"""The docs are younger than the code, and what they name exists."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("demo/*.md")])
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    generate = "from docs.generate import page; import sys; sys.stdout.write(page())"
+    page = subprocess.run([sys.executable, "-c", generate], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "reference.md").read_text() == page.stdout, "run `python docs/generate.py`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: object) -> None:
+    from pathlib import Path
+
+    assert isinstance(page, Path)
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_path_of_the_architecture_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in re.findall(r"`((?:server|training|adapters)/[\w./]*)`", text):
+        assert "<" in path or (ROOT / path).exists(), path
+
+
+def test_every_make_target_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make (demo|test|serve|bench|lint|setup)", (ROOT / "README.md").read_text())) <= targets
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, server.cli; print([m for m in ('torch', 'vllm', 'fastapi', 'transformers') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "server.cli", "--help"], capture_output=True, check=True)
+    assert time.perf_counter() - started < 3
+
+
+def test_the_import_names_are_ours() -> None:
+    """AdapterHub's package owns `adapters` too: with it installed, the wrong code would be imported."""
+    owners = importlib.metadata.packages_distributions()
+    for name in ("adapters", "server", "training"):
+        assert set(owners.get(name, ["tuneport"])) == {"tuneport"}
