@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 EXTRA ?= cpu
 UV := $(shell command -v uv || echo .tools/uv/bin/uv)
+export UV_SYSTEM_CERTS ?= 1
 RUN := $(UV) run --no-sync
 MODEL := var/models/SmolLM2-135M-Instruct
 

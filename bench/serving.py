@@ -89,15 +89,15 @@ def _summary(rounds: list[Figures]) -> dict[str, float]:
 
 
 class _Folders:
-    """pytest's tmp_path_factory, as far as `noise_adapter` needs it."""
+    """Makes new folders under one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._count = 0
 
-    def mktemp(self, name: str) -> Path:
+    def mktemp(self, basename: str) -> Path:
         """A new folder."""
         self._count += 1
-        path = self._root / f"{name}-{time.time_ns()}-{self._count}"
+        path = self._root / f"{basename}-{time.time_ns()}-{self._count}"
         path.mkdir(parents=True)
         return path

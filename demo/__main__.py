@@ -150,8 +150,8 @@ async def show_forgetting(server: Server, protected: str, unprotected: str, rows
     table = Table("", *models, expand=True, show_lines=True)
     for question in GENERAL:
         prompt = ({"role": "user", "content": question},)
-        table.add_row(question, *(escape(await ask(client, model, prompt)) for model in models.values()))
-    table.add_row("unseen tickets right", *(str(await score(client, model, rows)) for model in models.values()))
+        table.add_row(question, *[escape(await ask(client, model, prompt)) for model in models.values()])
+    table.add_row("unseen tickets right", *[str(await score(client, model, rows)) for model in models.values()])
     console.print(table)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -11,6 +11,14 @@ from adapters.base import BaseModel
 
 ROOT = Path(__file__).parents[1]
 MakeAdapter = Callable[..., Path]
+
+
+class Folders(Protocol):
+    """Whatever makes new folders: pytest's tmp_path_factory, or a benchmark's."""
+
+    def mktemp(self, basename: str) -> Path:
+        """A new folder."""
+        ...
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +81,7 @@ def make_lasting_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapte
     return noise_adapter(tmp_path_factory)
 
 
-def noise_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
+def noise_adapter(folders: Folders) -> MakeAdapter:
     """A maker of adapters of random weights, in PEFT's files; big enough to change greedy answers.
 
     Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`,
@@ -101,7 +109,7 @@ def noise_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
                 tensors[f"{key}A.weight"] = torch.randn(rank, in_features, generator=generator) * scale
                 tensors[f"{key}B.weight"] = torch.randn(out_features, rank, generator=generator) * scale
         edit(tensors)
-        folder = tmp_path_factory.mktemp("adapter")
+        folder = folders.mktemp("adapter")
         save_file(tensors, folder / "adapter_model.safetensors")
         content = {
             "peft_type": "LORA",
