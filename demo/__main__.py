@@ -62,7 +62,7 @@ def main() -> int:
         asyncio.run(show_forgetting(server, name, str(unprotected.fine_tuned_model), test))
 
         console.rule("5. The same model from Java, through LangChain4j's OpenAiChatModel")
-        console.print(java.call(server, name, test[0]))
+        console.print(java.call(server, name, test[0]), markup=False)
 
     console.rule(f"Done in {time.monotonic() - started:.0f} s. What next?")
     next_steps(name, test[0])
@@ -103,11 +103,12 @@ def train_visibly(client: OpenAI, rows: Sequence[Row], **hyperparameters: float)
 
 async def stream_side_by_side(server: Server, tuned: str, rows: Sequence[Row]) -> None:
     """Stream both models' answers to each row at once, a column each."""
-    client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
-    for row in rows:
-        answers = {base.NAME: "", tuned: ""}
-        with Live(_columns(row, answers), console=console, refresh_per_second=12) as live:
-            await asyncio.gather(*(_stream(client, model, row, answers, live) for model in answers))
+    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
+        for row in rows:
+            answers = {base.NAME: "", tuned: ""}
+            with Live(_columns(row, answers), console=console, refresh_per_second=12) as live:
+                await asyncio.gather(*(_stream(client, model, row, answers, live) for model in answers))
+            console.print()
 
 
 async def _stream(client: AsyncOpenAI, model: str, row: Row, answers: dict[str, str], live: Live) -> None:
@@ -133,25 +134,26 @@ def _columns(row: Row, answers: dict[str, str]) -> Table:
 
 async def prove(server: Server, tuned: str, rows: Sequence[Row]) -> None:
     """Print the share of right answers, base against fine-tuned."""
-    client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
     table = Table("model", "right", "share")
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
-        for model in (base.NAME, tuned):
-            bar = progress.add_task(model, total=len(rows))
-            result = await score(client, model, rows, lambda bar=bar: progress.advance(bar))
-            table.add_row(model, str(result), f"{result.share:.0%}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
+        with Progress(*columns, console=console) as progress:
+            for model in (base.NAME, tuned):
+                bar = progress.add_task(model, total=len(rows))
+                result = await score(client, model, rows, lambda bar=bar: progress.advance(bar))
+                table.add_row(model, str(result), f"{result.share:.0%}")
     console.print(table)
 
 
 async def show_forgetting(server: Server, protected: str, unprotected: str, rows: Sequence[Row]) -> None:
     """Print what each model says to questions that have nothing to do with the task, and how good it is at the task."""
-    client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
     models = {"base": base.NAME, "tuned, without replay": unprotected, "tuned, with replay": protected}
     table = Table("", *models, expand=True, show_lines=True)
-    for question in GENERAL:
-        prompt = ({"role": "user", "content": question},)
-        table.add_row(question, *[escape(await ask(client, model, prompt)) for model in models.values()])
-    table.add_row("unseen tickets right", *[str(await score(client, model, rows)) for model in models.values()])
+    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
+        for question in GENERAL:
+            prompt = ({"role": "user", "content": question},)
+            table.add_row(question, *[escape(await ask(client, model, prompt)) for model in models.values()])
+        table.add_row("unseen tickets right", *[str(await score(client, model, rows)) for model in models.values()])
     console.print(table)
 
 

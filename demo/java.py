@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from rich.text import Text
+
 from demo.server import Server
 from demo.tasks import Row
 
@@ -48,4 +50,4 @@ def call(server: Server, model: str, row: Row) -> str:
     )
     if run.returncode != 0:
         return f"Java failed:\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
-    return f"Java asks: {user}\nJava gets: {run.stdout.strip()}"
+    return f"Java asks: {user}\nJava gets: {Text.from_ansi(run.stdout).plain.strip()}"

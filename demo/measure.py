@@ -42,12 +42,13 @@ def measure(server: Server, task: Task, share: str | int) -> str:
         raise RuntimeError(f"{task.name}: {job.error}")
 
     async def ask_all() -> tuple[object, object, str]:
-        asynchronous = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key)
-        untuned = await score(asynchronous, base.NAME, test)
-        return untuned, await score(asynchronous, tuned, test), await ask(asynchronous, tuned, FRANCE)
+        async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as asynchronous:
+            untuned = await score(asynchronous, base.NAME, test)
+            return untuned, await score(asynchronous, tuned, test), await ask(asynchronous, tuned, FRANCE)
 
     untuned_score, tuned_score, capital = asyncio.run(ask_all())
     replay = "10 %" if share == "auto" else "off"
+    capital = capital.replace("\n", " ")[:80]
     row = f"| {task.title} | {replay} | {len(train)} | {seconds:.0f} | {untuned_score} | {tuned_score} | `{capital}` |"
     print(row, flush=True)
     return row
