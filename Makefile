@@ -24,12 +24,12 @@ bench: setup $(MODEL)  ## side by side with `vllm serve`, in one run; writes ben
 lint: setup  ## ruff, pyright, import-linter, hadolint
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright && $(RUN) lint-imports && $(RUN) hadolint Dockerfile
 
-setup: .venv/.synced
+setup: .venv/.synced-$(EXTRA)
 
-.venv/.synced: uv.lock pyproject.toml | $(UV)
+.venv/.synced-$(EXTRA): uv.lock pyproject.toml | $(UV)
 	@echo "Installing from uv.lock (6 GB; the first time takes a minute or more)"
 	@$(UV) sync --quiet --locked --extra $(EXTRA) --group dev
-	@touch $@
+	@rm -f .venv/.synced-* && touch $@
 
 .tools/uv/bin/uv:
 	@echo "Fetching uv"

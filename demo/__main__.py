@@ -174,7 +174,7 @@ def next_steps(tuned: str, row: Row) -> None:
         ),
         (
             "A base model of your own, on a CPU or a GPU, with keys:",
-            "uv run tuneport serve --model Qwen/Qwen3-0.6B",
+            ".venv/bin/tuneport serve --model Qwen/Qwen3-0.6B",
         ),
     ):
         console.print(f"[bold]{title}[/]")

@@ -16,12 +16,11 @@ from adapters.database import connect
 from adapters.registry import Registry
 from adapters.store import Store
 from adapters.validate import Limits
-from server import operations
 from server.admin import adapters as admin_adapters
 from server.admin import keys as admin_keys
 from server.catalog import Catalog
 from server.engine import EngineOptions, VllmEngine
-from server.http import errors
+from server.http import errors, operations
 from server.http.metrics import Metrics
 from server.http.middleware import Envelope
 from server.jobs import JobQueue

@@ -104,6 +104,7 @@ class Catalog:
             resident.users -= 1
             if _failed(resident.load) and self._residents.get(digest) is resident:
                 del self._residents[digest]
+                self._models.pop(name, None)  # ask the registry again: it may have been removed meanwhile
             async with self._released:
                 self._released.notify_all()
 

@@ -87,13 +87,16 @@ class JobQueue:
             NotFound, InvalidState: see `Jobs.cancel`.
         """
         row = await asyncio.to_thread(self._jobs.cancel, job_id)
-        task = self._running.get(job_id)
-        if task is not None:
-            task.cancel()
-            await _kill(self._jobs.directory(job_id))
+        self._metrics.jobs.labels(status=row.status).inc()
         directory = self._jobs.directory(job_id)
         if directory.path.is_dir():
             directory.event("The job was cancelled", level="warn")
+            # A trainer that is only just starting finds the outcome before it trains.
+            directory.finish(Failure(code="cancelled", message="the job was cancelled"))
+        task = self._running.get(job_id)
+        if task is not None:
+            task.cancel()
+            await _kill(directory)
         return row
 
     async def _work(self) -> None:

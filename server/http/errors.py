@@ -5,7 +5,6 @@ the SDK would try it again.
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,6 @@ from adapters.errors import AdapterNotFound, InvalidAdapter, InvalidName, NameTa
 from adapters.template import TemplateError
 from server.generation import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable, InvalidRequest
 from server.state.errors import InvalidState, NotFound, TooLarge
-
-logger = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
 
@@ -77,16 +74,12 @@ def event(error: Exception) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of the app in this form."""
+    """Answer errors in this form; what is left, middleware.py answers, so that a 500 has its headers too."""
 
     async def domain(_request: Request, error: Exception) -> JSONResponse:
         status, content = describe(error)
         headers = {"retry-after": "1"} if status == 503 else None
         return JSONResponse(content, status, headers)
-
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return await domain(request, error)
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -109,7 +102,6 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, domain)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
 
 
 def _message(error: Exception) -> str:

@@ -1,17 +1,23 @@
 """Around every request, as plain ASGI so that streams pass untouched: its id, its time, and the limit of its body."""
 
+import logging
 import time
 import uuid
 
 from fastapi import HTTPException
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.http.errors import describe
+
+logger = logging.getLogger(__name__)
 
 MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 
 
 class Envelope:
-    """Adds OpenAI's response headers and refuses bodies over the limit, read or announced.
+    """Adds OpenAI's response headers, refuses bodies over the limit, and answers what nobody caught with 500.
 
     Args:
         max_body_bytes: for every path but those in `uploads`.
@@ -33,9 +39,12 @@ class Envelope:
         limit = self._uploads.get(scope["path"].rstrip("/"), self._max_body_bytes)
         announced = Headers(scope=scope).get("content-length", "0")
         received = 0
+        begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = "2020-10-01"
@@ -50,4 +59,11 @@ class Envelope:
                 raise HTTPException(413, f"The request's body is larger than {limit} bytes.")
             return message
 
-        await self._app(scope, receive_within_limit, send_with_headers)
+        try:
+            await self._app(scope, receive_within_limit, send_with_headers)
+        except Exception as error:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if begun:
+                raise
+            status, content = describe(error)
+            await JSONResponse(content, status)(scope, receive, send_with_headers)

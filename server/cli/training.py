@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters import names
-from server.serving import find_base
+from server.cli.serving import find_base
 from training.job import Failure, Hyperparameters, JobDirectory, Result, TrainingJob
 
 POLL_SECONDS = 0.3

@@ -29,7 +29,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a base model, its adapters and the fine-tuning API. Every other setting: docs/reference.md."""
-    from server.serving import serve as run
+    from server.cli.serving import serve as run
 
     given = {
         "model": model,
@@ -59,7 +59,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of split, order and initial weights.")] = 0,
 ) -> None:
     """Train a LoRA adapter by hand: the trainer the server runs, in the foreground."""
-    from server.training_by_hand import train as run
+    from server.cli.training import train as run
 
     wanted = {
         "n_epochs": epochs,
@@ -112,7 +112,3 @@ def _keys(data_dir: Path | None) -> Any:
     database = connect(settings.database())
     migrate(database)
     return Keys(database)
-
-
-if __name__ == "__main__":
-    app()
