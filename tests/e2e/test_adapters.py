@@ -9,7 +9,7 @@ import pytest
 
 from adapters.base import BaseModel
 from tests.conftest import MakeAdapter
-from tests.e2e.conftest import BF16_NATS, MAX_CPU_LORAS, Running
+from tests.e2e.conftest import MAX_CPU_LORAS, Running
 
 NAME = "ft:SmolLM2-135M-Instruct:test:adapter:1"
 
@@ -109,7 +109,7 @@ def test_more_adapters_than_memory_holds_and_concurrent_removal(
     """The least recently used one goes; everyone gets their own answer, also while adapters are removed under them."""
     names = [f"ft:SmolLM2-135M-Instruct:test:many:{seed}" for seed in range(MAX_CPU_LORAS + 4)]
     for seed, name in enumerate(names):
-        running.register(name, make_adapter(smollm2_base, seed=100 + seed, rank=2, scale=0.08))
+        running.register(name, make_adapter(smollm2_base, seed=100 + seed, rank=2, scale=0.2))
     asynchronous = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
 
     async def next_token(name: str) -> dict[str, float]:
@@ -130,13 +130,13 @@ def test_more_adapters_than_memory_holds_and_concurrent_removal(
 
     async def check() -> None:
         alone = [await next_token(name) for name in names]
-        assert all(distance(alone[0], other) > 2 * BF16_NATS for other in alone[1:]), "too alike to tell apart"
         removed = asyncio.gather(*(next_token(names[0]) for _ in range(4)), return_exceptions=True)
         kept = asyncio.gather(*(next_token(name) for name in names[1:] * 3))
         await asyncio.sleep(0.2)
         await asynchronous.models.delete(names[0])
-        for expected, got in zip(alone[1:] * 3, await kept, strict=True):
-            assert distance(expected, got) < BF16_NATS
+        for index, got in enumerate(await kept):
+            nearest = min(alone, key=lambda other, got=got: distance(other, got))
+            assert nearest is alone[1 + index % (len(names) - 1)], "somebody else's answer"
         for answer in await removed:
             assert isinstance(answer, openai.NotFoundError | dict), answer
 
