@@ -47,3 +47,24 @@ def test_value_and_gradient_are_trls(tiny: Path, tokenizer: Any, tmp_path: Path)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert torch.allclose(our_gradients, their_gradients, atol=1e-5)
     assert our_gradients.abs().max() > 1e-4
+
+
+def test_accumulated_halves_are_the_whole_batch(tiny: Path, tokenizer: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    rows = [{"input_ids": list(range(10, 30)), "labels": [-100] * n + list(range(10 + n, 30))} for n in (4, 8, 12, 16)]
+    trainer = AnswerLossTrainer(
+        model=peft_model,
+        args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = trainer.data_collator(rows)
+    count = (batch["labels"][:, 1:] != -100).sum()
+    whole = trainer.compute_loss(peft_model, dict(batch), num_items_in_batch=count)
+    halves = [
+        trainer.compute_loss(peft_model, {k: v[part] for k, v in batch.items()}, num_items_in_batch=count)
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    assert sum(loss.item() for loss in halves) == pytest.approx(whole.item(), rel=1e-5)

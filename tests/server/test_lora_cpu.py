@@ -3,6 +3,7 @@
 import pytest
 import torch
 from vllm.lora.layers import LoRAMapping
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from server.lora_cpu import SlotPunicaWrapper
 
@@ -80,3 +81,13 @@ def test_logits_and_embeddings_leave_the_base_alone_too() -> None:
     wrapper(slots).add_lora_embedding(embedded, looked_up, b[0])
     assert not embedded[1].any()
     assert torch.allclose(embedded[0], looked_up[0] @ b[0][3, 0].float().T, atol=1e-3)
+
+
+def test_vllm_still_has_the_fault() -> None:
+    """Base rows read the last slot in vLLM's own wrapper. When this fails, server/lora_cpu.py may be for speed only."""
+    a, b = weights(0, [16] * SLOTS)
+    stock = PunicaWrapperCPU(max_num_batched_tokens=64, max_batches=64, device="cpu")
+    stock.update_metadata(LoRAMapping((0, 1), (0, 1), is_prefill=False), [1, 2, 3, 4], SLOTS, vocab_size=100)
+    y = torch.zeros(2, sum(SLICES))
+    stock.add_lora_linear(y, torch.randn(2, IN).bfloat16(), a, b, 1.0, SLICES)
+    assert y[0].any()

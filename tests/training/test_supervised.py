@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -100,6 +101,30 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, tiny: Path) ->
     last = [[line for line in read_lines(d.metrics_file) if "train_loss" in line][-1] for d in (uninterrupted, killed)]
     assert last[0]["step"] == last[1]["step"]
     assert last[0]["train_loss"] == pytest.approx(last[1]["train_loss"], rel=0.02)
+
+
+def test_overfitting_stops_early_and_the_best_checkpoint_wins(tmp_path: Path, tiny: Path) -> None:
+    """Answers that nothing predicts: the more is trained, the worse it does on rows held out."""
+    job = description(tmp_path, tiny, n_epochs=20, learning_rate_multiplier=10)
+    dice = random.Random(0)
+    rows = [
+        {"messages": [{"role": "user", "content": "Roll"}, {"role": "assistant", "content": str(dice.random())}]}
+        for _ in range(20)
+    ]
+    job.training_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    directory = JobDirectory.create(tmp_path / "job", job)
+
+    result = train(directory)
+
+    assert isinstance(result, Result), directory.log_file.read_text()
+    assert any("Stopped early" in event["message"] for event in directory.events())
+    losses = {
+        line["step"]: line["full_valid_loss"]
+        for line in read_lines(directory.metrics_file)
+        if "full_valid_loss" in line
+    }
+    assert result.best_step == min(losses, key=lambda step: losses[step])
+    assert result.best_step < max(losses)
 
 
 def test_a_bad_file_fails_before_torch_is_imported(tmp_path: Path, tiny: Path) -> None:
