@@ -2,7 +2,8 @@
 
 EngineError
 ├── InvalidRequest        (ValueError)    the engine cannot do what was asked; `param` names the field
-│   └── ContextLengthExceeded             prompt and answer do not fit
+│   ├── ContextLengthExceeded             prompt and answer do not fit
+│   └── Unsupported                       a field that OpenAI has and this server does not
 ├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
 └── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
 """
@@ -33,6 +34,13 @@ class InvalidRequest(EngineError, ValueError):
 
 class ContextLengthExceeded(InvalidRequest):
     """Prompt and answer do not fit into the model's context."""
+
+
+class Unsupported(InvalidRequest):
+    """A field that OpenAI has and this server does not; an answer that ignored it would be wrong."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"'{field}' is not supported by this server; leave it out", field)
 
 
 class AdapterLoadFailed(EngineError, RuntimeError):

@@ -15,7 +15,13 @@ from starlette.exceptions import HTTPException
 
 from adapters.errors import AdapterNotFound, InvalidAdapter, InvalidName, NameTaken
 from adapters.template import TemplateError
-from server.generation import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable, InvalidRequest
+from server.generation import (
+    AdapterLoadFailed,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    Unsupported,
+)
 from server.state.errors import InvalidState, NotFound, TooLarge
 
 INVALID = "invalid_request_error"
@@ -48,6 +54,7 @@ TABLE: dict[type[Exception], Answer] = {
     NameTaken: Answer(400, code="name_taken", param="name"),
     TemplateError: Answer(400, code="invalid_messages", param="messages"),
     ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
+    Unsupported: Answer(400, code="unsupported_parameter"),
     InvalidRequest: Answer(400),
     AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
     EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),

@@ -38,6 +38,7 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
 
     Everything that can fail before the first token does so before the status is sent: such failures are plain JSON.
     """
+    body.refuse_unsupported()
     stack = contextlib.AsyncExitStack()
     try:
         generation = await _until_gone(request, _begin(body, use, stack))

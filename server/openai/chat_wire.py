@@ -11,23 +11,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.generation import Sampling, TokenLogprob
+from adapters.manifest import SamplingDefaults
+from server.generation import Sampling, TokenLogprob, Unsupported
 from server.state.ids import random_id
 
-# Known to OpenAI or vLLM, not to us: refused by name, for an answer that ignored them would be wrong.
-UNSUPPORTED = (
-    "tools",
-    "functions",
-    "function_call",
-    "audio",
-    "prediction",
-    "web_search_options",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "structured_outputs",
-)
+# Fields known to OpenAI or vLLM and not to us, with the values that ask for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "structured_outputs": (),
+}
 
 
 class TextPart(BaseModel):
@@ -79,25 +83,21 @@ class ChatRequest(BaseModel):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @model_validator(mode="after")
-    def _refuse_unsupported(self) -> "ChatRequest":
-        extra = self.model_extra or {}
-        for field in UNSUPPORTED:
-            if extra.get(field):
-                raise ValueError(f"'{field}' is not supported by this server; leave it out")
-        if extra.get("tool_choice") not in (None, "none", "auto"):
-            raise ValueError("'tool_choice' is not supported by this server; leave it out")
-        response_format = extra.get("response_format")
-        if response_format and response_format != {"type": "text"}:
-            raise ValueError("'response_format' other than text is not supported by this server; leave it out")
-        if extra.get("modalities") not in (None, ["text"]):
-            raise ValueError("'modalities' other than text are not supported by this server; leave them out")
+    def _check(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("'top_logprobs' needs 'logprobs' to be true")
         if any(not stop for stop in ([self.stop] if isinstance(self.stop, str) else self.stop or ())):
             raise ValueError("'stop' holds an empty string")
         return self
 
-    def sampling(self, defaults: Any) -> Sampling:
+    def refuse_unsupported(self) -> None:
+        """Raise Unsupported for the first field that asks for what we cannot do."""
+        for field, harmless in UNSUPPORTED.items():
+            value = (self.model_extra or {}).get(field)
+            if value is not None and value not in harmless:
+                raise Unsupported(field)
+
+    def sampling(self, defaults: SamplingDefaults) -> Sampling:
         """How to sample: the request's own values, else the adapter's, else OpenAI's."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Sampling(
