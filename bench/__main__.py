@@ -31,7 +31,7 @@ def main() -> None:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| base model, streamed | stock vLLM tok/s | Tuneport tok/s | ratio | stock TTFT p50 | Tuneport TTFT p50 |",
+        "| base model, streamed requests | stock vLLM tok/s | Tuneport tok/s | ratio | stock TTFT p50 | Tuneport TTFT p50 |",
         "|---|---|---|---|---|---|",
     ]
     for row in results["throughput"]:
@@ -39,7 +39,9 @@ def table(results: dict[str, Any]) -> str:
         rates = [f"{s['tokens_per_second']:.0f} ({s['lowest']:.0f}-{s['highest']:.0f})" for s in (stock, ours)]
         first = [f"{s['first_token_seconds'] * 1000:.0f} ms" for s in (stock, ours)]
         ratio = ours["tokens_per_second"] / stock["tokens_per_second"]
-        lines.append(f"| {row['clients']} clients | {rates[0]} | {rates[1]} | {ratio:.2f} | {first[0]} | {first[1]} |")
+        lines.append(
+            f"| {row['clients']} at a time | {rates[0]} | {rates[1]} | {ratio:.2f} | {first[0]} | {first[1]} |"
+        )
     starts = {name: statistics.median(seconds) for name, seconds in results["start_up_seconds"].items()}
     hot = results["hot_load_seconds"]
     loaded, warm = (f"{hot[key] * 1000:.0f} ms" for key in ("post_to_first_token", "warm_first_token"))
