@@ -31,7 +31,7 @@ def main() -> None:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| base model, streamed requests | stock vLLM tok/s | Tuneport tok/s | ratio | stock TTFT p50 | Tuneport TTFT p50 |",
+        "| base model, streamed | stock vLLM tok/s | Tuneport tok/s | ratio | stock TTFT p50 | Tuneport TTFT p50 |",
         "|---|---|---|---|---|---|",
     ]
     for row in results["throughput"]:
