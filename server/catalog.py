@@ -131,10 +131,6 @@ class Catalog:
         finally:
             self._removing.discard(name)
 
-    async def reset(self) -> None:
-        """Forget what was resident; the engine was started anew."""
-        self._residents.clear()
-
     async def _acquire(self, adapter: Adapter) -> _Resident:
         while (resident := self._residents.get(adapter.digest)) is None:
             if len(self._residents) >= self._max_resident:

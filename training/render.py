@@ -40,8 +40,9 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Row:
                 "the model's chat template rewrites earlier turns; give each answer to be trained a line of its own"
             )
         context = template.encode(tokenizer, prompt.removeprefix(done))
-        answer = _until_end_of_turn(tokenizer, template.encode(tokenizer, whole.removeprefix(prompt)))
-        rest = template.encode(tokenizer, whole.removeprefix(prompt))[len(answer) :]
+        turn = template.encode(tokenizer, whole.removeprefix(prompt))
+        answer = _until_end_of_turn(tokenizer, turn)
+        rest = turn[len(answer) :]
         ids += context + answer + rest
         labels += [IGNORED] * len(context) + answer + [IGNORED] * len(rest)
         done = whole

@@ -57,7 +57,9 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
 class _Generation:
     """A request being answered: its deltas, first one included, and the figures it leaves when it ends."""
 
-    def __init__(self, model: Model, prompt_tokens: int, deltas: AsyncIterator[Delta], use: Services) -> None:
+    def __init__(
+        self, model: Model, prompt_tokens: int, deltas: AsyncIterator[Delta], use: Services, started: float
+    ) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
         self.cached_tokens = 0
@@ -65,7 +67,7 @@ class _Generation:
         self._first: Delta | None = None
         self._name = model.name
         self._metrics = use.metrics
-        self._started = time.perf_counter()
+        self._started = started
         self._status = "ok"
 
     async def begin(self) -> None:
@@ -102,6 +104,7 @@ class _Generation:
 
 
 async def _begin(body: wire.ChatRequest, use: Services, stack: contextlib.AsyncExitStack) -> _Generation:
+    started = time.perf_counter()  # before an adapter is loaded: the client waits for that too
     model = await stack.enter_async_context(use.catalog.use(body.model))
     running = use.metrics.running.labels(model=model.name)
     running.inc()
@@ -116,7 +119,7 @@ async def _begin(body: wire.ChatRequest, use: Services, stack: contextlib.AsyncE
     sampling = body.sampling(model.manifest.sampling)
     deltas = use.engine.generate(prompt, sampling, model.adapter.digest if model.adapter else None)
     stack.push_async_callback(deltas.aclose)  # pyright: ignore[reportAttributeAccessIssue]
-    generation = _Generation(model, len(prompt), deltas, use)
+    generation = _Generation(model, len(prompt), deltas, use, started)
     stack.callback(generation.end)
     try:
         await generation.begin()
