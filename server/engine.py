@@ -187,6 +187,8 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
         device = {
             "kv_cache_memory_bytes": options.kv_cache_bytes,
             "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+            # vLLM turns its own operators off because it expects to compile, then LoRA turns compiling off
+            "compilation_config": {"custom_ops": ["all"]},
         }
     arguments = AsyncEngineArgs(
         model=str(base.path),
