@@ -3,8 +3,12 @@
 AdapterError
 ├── InvalidName       (ValueError)   not a name we can hold
 ├── InvalidAdapter    (ValueError)   files the engine must never see; `key` names the tensor, key or file
-├── NameTaken         (ValueError)   the name already stands for other weights
-└── AdapterNotFound   (LookupError)  no adapter of that name
+├── NameTaken         (ValueError)   the name already stands for other weights, or for an alias
+├── InvalidAlias      (ValueError)   an alias cannot point where it should
+├── AdapterInUse      (ValueError)   an alias points at it
+├── TooManyAdapters   (ValueError)   as many are registered as may be
+├── AdapterDamaged    (RuntimeError) the files in the store are no longer those that were registered
+└── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
 """
 
 
@@ -35,6 +39,22 @@ class InvalidAdapter(AdapterError, ValueError):
 
 class NameTaken(AdapterError, ValueError):
     """The name is registered for other weights; versions are immutable."""
+
+
+class InvalidAlias(AdapterError, ValueError):
+    """An alias cannot point there."""
+
+
+class AdapterInUse(AdapterError, ValueError):
+    """An alias points at the adapter."""
+
+
+class TooManyAdapters(AdapterError, ValueError):
+    """As many adapters are registered as may be."""
+
+
+class AdapterDamaged(AdapterError, RuntimeError):
+    """The files in the store are gone or not those that were registered."""
 
 
 class AdapterNotFound(AdapterError, LookupError):

@@ -1,7 +1,8 @@
 """Immutable, content-addressed store: the sha256 of an adapter's files is its path.
 
-So a prefix cache keyed by path is never stale, the same weights under two names are held once, and a crash leaves
-either nothing or the whole: files are staged beside, synced, and appear by one rename.
+So a prefix cache keyed by path is never stale, the same weights under two names are held once, and damage on disk is
+found before the engine reads it. A crash leaves either nothing or the whole: files are staged beside, synced, and
+appear by one rename; a mark under `.unsettled/` says for which digest the registry may not have followed yet.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapters import manifest, validate
-from adapters.errors import InvalidAdapter
+from adapters.errors import AdapterDamaged, InvalidAdapter
 
 FILES = (validate.CONFIG, validate.WEIGHTS, manifest.FILENAME)
 _CHUNK_BYTES = 1 << 20
@@ -25,8 +26,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._staging = root / ".staging"
+        self._unsettled = root / ".unsettled"
         shutil.rmtree(self._staging, ignore_errors=True)  # what a crash left; one server owns a data folder
         self._staging.mkdir(parents=True)
+        self._unsettled.mkdir(exist_ok=True)
 
     def path(self, digest: str) -> Path:
         """Folder of the adapter with this digest; absolute."""
@@ -62,30 +65,73 @@ class Store:
             else:
                 shutil.copyfile(file, staged / name, follow_symlinks=False)
 
-    def commit(self, staged: Path) -> str:
-        """Move a validated folder to its place; return its digest. Committing the same content twice is no error."""
-        digest = hashlib.sha256()
+    def seal(self, staged: Path) -> str:
+        """Sync a validated folder's files to disk and make them read-only; return their digest."""
         for name in FILES:
-            if not (staged / name).is_file():
-                continue
-            digest.update(f"{name}\0{(staged / name).stat().st_size}\0".encode())
-            with (staged / name).open("rb+") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                os.fsync(stream.fileno())
-            (staged / name).chmod(0o444)
-        target = self.path(digest.hexdigest())
-        if not target.is_dir():
+            if (staged / name).is_file():
+                _sync(staged / name)
+                (staged / name).chmod(0o444)
+        return _digest(staged)
+
+    def publish(self, staged: Path, digest: str) -> None:
+        """Move a sealed folder to its place. Doing so again is no error, and repairs what was damaged there."""
+        target = self.path(digest)
+        if target.exists() and not self._is_whole(digest):
+            target.rename(self._staging / f"damaged-{os.urandom(8).hex()}")
+        if not target.exists():
             staged.chmod(0o755)
-            with contextlib.suppress(FileExistsError):  # another request committed the same content meanwhile
-                staged.rename(target)
-            parent = os.open(self.root, os.O_DIRECTORY)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
-        return digest.hexdigest()
+            staged.rename(target)
+            _sync(self.root)
+
+    def verify(self, digest: str) -> None:
+        """Read an adapter's files, which also brings them into the page cache.
+
+        Raises:
+            AdapterDamaged: they are gone, or not what was stored.
+        """
+        if not self._is_whole(digest):
+            raise AdapterDamaged(
+                f"the stored files of adapter {digest[:12]} are gone or changed; register the same adapter again"
+            )
 
     def remove(self, digest: str) -> None:
         """Delete an adapter's files; the caller knows that no name and no request needs them."""
         shutil.rmtree(self.path(digest), ignore_errors=True)
+
+    def unsettle(self, digest: str) -> None:
+        """Note that files and registry may differ from here on, until `settle`."""
+        (self._unsettled / digest).touch()
+        _sync(self._unsettled)
+
+    def settle(self, digest: str) -> None:
+        """Files and registry agree again."""
+        (self._unsettled / digest).unlink(missing_ok=True)
+
+    def unsettled(self) -> list[str]:
+        """Digests for which a crash may have left the files without a name."""
+        return sorted(mark.name for mark in self._unsettled.iterdir())
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            return _digest(self.path(digest)) == digest
+        except OSError:
+            return False
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in FILES:
+        if (folder / name).is_file():
+            digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+            with (folder / name).open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

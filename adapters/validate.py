@@ -34,10 +34,12 @@ class Limits:
     Attributes:
         max_rank: highest LoRA rank.
         max_bytes: largest weights file, in bytes.
+        max_adapters: how many may be registered.
     """
 
     max_rank: int
     max_bytes: int = 2 * 1024**3
+    max_adapters: int = 10_000
 
 
 @dataclass(frozen=True)

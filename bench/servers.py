@@ -16,7 +16,10 @@ from demo.server import serve
 
 KV_CACHE_BYTES = 2 * 1024**3
 MAX_MODEL_LEN = 2048
+MAX_LORAS = 4
+MAX_CPU_LORAS = 32
 TIMEOUT_SECONDS = 300
+STOCK, TUNEPORT = "stock vLLM", "tuneport"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Target:
     model: str
     started_seconds: float
 
+    def register(self, name: str, folder: Path) -> None:
+        """Make an adapter callable: Tuneport's admin endpoint, or stock vLLM's, which loads it at once."""
+        root = self.base_url.removesuffix("/v1")
+        if self.name == STOCK:
+            url, body = f"{self.base_url}/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.absolute())}
+        else:
+            url, body = f"{root}/admin/adapters", {"name": name, "path": str(folder.absolute())}
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
+
 
 @contextlib.contextmanager
 def stock(model: Path, log: Path) -> Iterator[Target]:
@@ -37,8 +50,23 @@ def stock(model: Path, log: Path) -> Iterator[Target]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
-    flags = ["--enable-lora", "--max-loras", "4", "--max-lora-rank", "16", "--served-model-name", model.name]
-    flags += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--max-model-len", str(MAX_MODEL_LEN)]
+    flags = [
+        "--enable-lora",
+        "--max-loras",
+        str(MAX_LORAS),
+        "--max-lora-rank",
+        "16",
+        "--max-cpu-loras",
+        str(MAX_CPU_LORAS),
+    ]
+    flags += [
+        "--served-model-name",
+        model.name,
+        "--kv-cache-memory-bytes",
+        str(KV_CACHE_BYTES),
+        "--max-model-len",
+        str(MAX_MODEL_LEN),
+    ]
     environment = {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
     base_url = f"http://127.0.0.1:{port}/v1"
     started = time.perf_counter()
@@ -51,7 +79,7 @@ def stock(model: Path, log: Path) -> Iterator[Target]:
             if process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                 raise RuntimeError(f"stock vLLM did not start; see {log}")
             time.sleep(0.1)
-        yield Target("stock vLLM", base_url, "none", model.name, time.perf_counter() - started)
+        yield Target(STOCK, base_url, "none", model.name, time.perf_counter() - started)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
@@ -62,14 +90,22 @@ def stock(model: Path, log: Path) -> Iterator[Target]:
 def tuneport(model: Path, data_dir: Path) -> Iterator[Target]:
     """Tuneport, with keys and metrics on."""
     os.environ["TUNEPORT_KV_CACHE_BYTES"] = str(KV_CACHE_BYTES)
+    os.environ["TUNEPORT_MAX_CPU_LORAS"] = str(MAX_CPU_LORAS)
     started = time.perf_counter()
-    flags = ("--max-model-len", str(MAX_MODEL_LEN), "--max-loras", "4", "--adapter-root", str(data_dir.absolute()))
+    flags = (
+        "--max-model-len",
+        str(MAX_MODEL_LEN),
+        "--max-loras",
+        str(MAX_LORAS),
+        "--adapter-root",
+        str(data_dir.absolute()),
+    )
     with serve(model, data_dir, *flags) as server:
         while not _answers(server.base_url, server.api_key, model.name):
             if server.process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                 raise RuntimeError(f"tuneport did not start; see {server.log}")
             time.sleep(0.1)
-        yield Target("tuneport", server.base_url, server.api_key, model.name, time.perf_counter() - started)
+        yield Target(TUNEPORT, server.base_url, server.api_key, model.name, time.perf_counter() - started)
 
 
 def _answers(base_url: str, api_key: str, model: str) -> bool:

@@ -1,103 +1,59 @@
-"""Base-model streaming, hot load and start-up: Tuneport beside stock vLLM, interleaved, medians of several rounds."""
+"""Start-up and hot load: Tuneport beside stock vLLM, in turn, medians."""
 
 import asyncio
-import json
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+from bench.adapters import random_adapters
+from bench.load import run
+from bench.servers import STOCK, TUNEPORT, Target, stock, tuneport
 
-from bench.load import Figures, run
-from bench.servers import Target, stock, tuneport
-from tests.conftest import noise_adapter
-
-ROUNDS = 3
-CLIENTS = {1: 4, 16: 48, 64: 128}  # clients -> requests a round
 HOT_LOADS = 7
 STARTS = 3
 
 
-def throughput(targets: tuple[Target, Target]) -> list[dict[str, Any]]:
-    """A row for each number of clients, with both servers' medians and spread."""
-    rows: list[dict[str, Any]] = []
-    for clients, requests in CLIENTS.items():
-        figures: dict[str, list[Figures]] = {target.name: [] for target in targets}
-        for round_number in range(ROUNDS + 1):  # the first warms up
-            for target in targets:
-                result = asyncio.run(run(target, [target.model], clients, requests, round_number))
-                if round_number:
-                    figures[target.name].append(result)
-        rows.append({"clients": clients, **{name: _summary(rounds) for name, rounds in figures.items()}})
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+def measure(model: Path, work: Path) -> dict[str, Any]:
+    """Everything, as JSON."""
+    with tuneport(model, work / "data") as ours:  # fills the caches that both keep: compiled kernels, inspected models
+        hot = _hot_load(ours, model, work / "data" / "bench")
+    return {"start_up_seconds": _start_up(model, work), "hot_load_seconds": hot}
 
 
-def hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
-    """Seconds from `POST /admin/adapters` to the first token, beside a warm request's to its first token."""
-    from adapters.base import BaseModel
-
-    make = noise_adapter(_Folders(work))
-    base = BaseModel.read(model)
-    admin = httpx.Client(
-        base_url=target.base_url.removesuffix("/v1"), headers={"Authorization": f"Bearer {target.api_key}"}
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    starts = {name: statistics.median(seconds) for name, seconds in results["start_up_seconds"].items()}
+    hot = results["hot_load_seconds"]
+    loaded, warm = (f"{hot[key] * 1000:.0f} ms" for key in ("post_to_first_token", "warm_first_token"))
+    return (
+        f"Start-up to the first answer: stock {starts[STOCK]:.0f} s, Tuneport {starts[TUNEPORT]:.0f} s, ratio "
+        f"{starts[TUNEPORT] / starts[STOCK]:.2f} (medians of {STARTS}).\n"
+        f"Hot load, `POST /admin/adapters` (rank 16, all linear layers) to the first token: {loaded}; a warm request's "
+        f"first token: {warm}; ratio {hot['post_to_first_token'] / hot['warm_first_token']:.1f}."
     )
-    modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def _hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
+    """Seconds from `POST /admin/adapters` to the first token, beside a warm request's to its first token."""
     cold: list[float] = []
     warm: list[float] = []
-    for number in range(HOT_LOADS):
-        folder = make(base, seed=number, rank=16, modules=modules)
+    for number, folder in enumerate(random_adapters(model, work, HOT_LOADS, rank=16)):
         name = f"ft:bench:{number}"
         started = time.perf_counter()
-        body = {"name": name, "path": str(folder.absolute())}
-        admin.post("/admin/adapters", json=body).raise_for_status()
+        target.register(name, folder)
         registered = time.perf_counter() - started
         cold.append(registered + asyncio.run(run(target, [name], 1, 1, 2 * number)).first_token_seconds)
         warm.append(asyncio.run(run(target, [name], 1, 1, 2 * number + 1)).first_token_seconds)
     return {"post_to_first_token": statistics.median(cold), "warm_first_token": statistics.median(warm)}
 
 
-def start_up(model: Path, work: Path) -> dict[str, list[float]]:
+def _start_up(model: Path, work: Path) -> dict[str, list[float]]:
     """Seconds from the process's start to its first answer, in turn."""
-    seconds: dict[str, list[float]] = {"stock vLLM": [], "tuneport": []}
+    seconds: dict[str, list[float]] = {STOCK: [], TUNEPORT: []}
     for _ in range(STARTS):
         for server in (stock(model, work / "stock.log"), tuneport(model, work / "data")):
             with server as target:
                 seconds[target.name].append(target.started_seconds)
                 print(f"{target.name} answered after {target.started_seconds:.0f} s", flush=True)
     return seconds
-
-
-def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Everything, as JSON."""
-    starts = start_up(model, work)
-    with stock(model, work / "stock.log") as theirs, tuneport(model, work / "data") as ours:
-        rows = throughput((theirs, ours))
-        hot = hot_load(ours, model, work / "data")
-    return {"start_up_seconds": starts, "throughput": rows, "hot_load_seconds": hot}
-
-
-def _summary(rounds: list[Figures]) -> dict[str, float]:
-    rates = [figures.tokens_per_second for figures in rounds]
-    return {
-        "tokens_per_second": statistics.median(rates),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "first_token_seconds": statistics.median(figures.first_token_seconds for figures in rounds),
-    }
-
-
-class _Folders:
-    """Makes new folders under one."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._count = 0
-
-    def mktemp(self, basename: str) -> Path:
-        """A new folder."""
-        self._count += 1
-        path = self._root / f"{basename}-{time.time_ns()}-{self._count}"
-        path.mkdir(parents=True)
-        return path

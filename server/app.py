@@ -1,14 +1,11 @@
 """The composition root: `create_app(settings)` puts the parts together; its lifespan starts and stops them."""
 
-import asyncio
 import fcntl
-import logging
-import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from adapters.base import BaseModel
@@ -17,13 +14,15 @@ from adapters.registry import Registry
 from adapters.store import Store
 from adapters.validate import Limits
 from server.admin import adapters as admin_adapters
+from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
-from server.catalog import Catalog
 from server.engine import EngineOptions, VllmEngine
 from server.http import errors, operations
 from server.http.metrics import Metrics
 from server.http.middleware import Envelope
 from server.jobs import JobQueue
+from server.models.catalog import Catalog
+from server.models.residency import Residency
 from server.openai import chat, files, fine_tuning, models
 from server.services import Services
 from server.settings import Settings
@@ -31,10 +30,10 @@ from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
 from server.state.tables import migrate
+from server.supervisor import Supervisor
 
-logger = logging.getLogger(__name__)
-
-ROUTERS = (chat, models, files, fine_tuning, admin_adapters, admin_keys, operations)
+REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
+ROUTERS = (chat, models, files, fine_tuning, admin_aliases, admin_adapters, admin_keys, operations)
 
 
 class DataFolderBusy(RuntimeError):
@@ -53,12 +52,11 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
         with _sole_owner(settings.data_dir):
             parts = _build(settings, base)
             app.state.services = parts
-            starting = asyncio.create_task(_start_engine(parts))
+            parts.supervisor.start()
             await parts.queue.start()
             yield
-            starting.cancel()
             await parts.queue.stop()
-            await parts.engine.stop()
+            await parts.supervisor.stop()
 
     app = FastAPI(
         title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, strict_content_type=False, lifespan=lifespan
@@ -78,19 +76,22 @@ def _build(settings: Settings, base: BaseModel) -> Services:
     data = settings.data_dir.absolute()
     database = connect(settings.database())
     migrate(database)
-    limits = Limits(settings.max_lora_rank, settings.max_adapter_bytes)
+    limits = Limits(settings.max_lora_rank, settings.max_adapter_bytes, settings.max_adapters)
     registry = Registry(database, Store(data / "adapters"), base, limits)
     options = EngineOptions(
         max_loras=settings.max_loras,
         max_cpu_loras=settings.max_cpu_loras,
         max_lora_rank=settings.max_lora_rank,
         max_model_len=settings.max_model_len,
+        dtype=settings.dtype,
         kv_cache_bytes=settings.kv_cache(),
         gpu_memory_utilization=settings.gpu_memory_utilization,
     )
     metrics = Metrics()
     engine = VllmEngine(base, options)
-    catalog = Catalog(engine, registry, metrics, settings.max_cpu_loras)
+    residency = Residency(engine, registry.store, metrics, slots=settings.max_loras, capacity=settings.max_cpu_loras)
+    catalog = Catalog(registry, residency, metrics)
+    supervisor = Supervisor(engine, catalog, metrics)
     stored = Files(database, data / "files", settings.max_file_bytes)
     jobs = Jobs(database, data / "jobs")
     queue = JobQueue(
@@ -102,18 +103,18 @@ def _build(settings: Settings, base: BaseModel) -> Services:
         organization=settings.organization,
         max_running=settings.max_running_jobs,
     )
-    return Services(settings, engine, catalog, Keys(database), stored, jobs, queue, metrics)
-
-
-async def _start_engine(parts: Services) -> None:
-    started = time.perf_counter()
-    try:
-        await parts.engine.start()
-    except Exception:
-        logger.exception("the engine did not start; the server stops")
-        os.kill(os.getpid(), 15)
-        return
-    logger.info("ready after %.0f s", time.perf_counter() - started)
+    return Services(
+        settings,
+        engine,
+        supervisor,
+        catalog,
+        Keys(database),
+        stored,
+        jobs,
+        queue,
+        metrics,
+        CapacityLimiter(REGISTRATIONS),
+    )
 
 
 @contextmanager

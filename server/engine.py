@@ -53,6 +53,7 @@ class EngineOptions:
         max_loras: adapters in one batch. `max_cpu_loras`: adapters held in memory.
         max_lora_rank: compute follows it, not the adapter's own rank.
         max_model_len: context in tokens; None: the model's own.
+        dtype: of weights and activations; "auto": the model's own.
         kv_cache_bytes: memory for the KV cache on a CPU.
         gpu_memory_utilization: share of a GPU's memory for weights and KV cache.
     """
@@ -61,6 +62,7 @@ class EngineOptions:
     max_cpu_loras: int
     max_lora_rank: int
     max_model_len: int | None
+    dtype: str
     kv_cache_bytes: int
     gpu_memory_utilization: float
 
@@ -95,6 +97,11 @@ class VllmEngine:
         self._loaded.clear()
         self._llm = llm
 
+    async def died(self) -> None:
+        """Return when vLLM is dead."""
+        while self.ready:
+            await asyncio.sleep(HEALTH_CHECK_SECONDS)
+
     async def stop(self) -> None:
         """Shut vLLM down."""
         llm, self._llm = self._llm, None
@@ -106,7 +113,6 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
 
         llm = self._running()
-        await asyncio.to_thread(_read_ahead, path)  # the engine stands still while it loads: the disk must not wait
         request = LoRARequest(lora_name=digest, lora_int_id=next(self._ids), lora_path=str(path))
         try:
             await self._alive(llm.add_lora(request))
@@ -143,6 +149,8 @@ class VllmEngine:
             parameters = _sampling_params(sampling, room)
         except ValueError as error:
             raise InvalidRequest(str(error)) from error
+        if adapter is not None and adapter not in self._loaded:
+            raise EngineUnavailable("the engine was started again meanwhile; try again")
         lora = self._loaded[adapter] if adapter is not None else None
         outputs = llm.generate(tokens_input(prompt), parameters, request_id=uuid.uuid4().hex, lora_request=lora)
         try:
@@ -198,18 +206,12 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
         max_lora_rank=options.max_lora_rank,  # pyright: ignore[reportArgumentType] (settings.py checks it)
         lora_target_modules=sorted({name.rsplit(".", 1)[-1] for name in base.shapes} - UNWRAPPED),
         max_model_len=options.max_model_len,  # pyright: ignore[reportArgumentType] (None: the model's own)
+        dtype=options.dtype,  # pyright: ignore[reportArgumentType] (settings.py checks it)
         generation_config="vllm",  # defaults are OpenAI's and the manifest's, never a file's of the base
         disable_log_stats=True,
         **device,
     )
     return AsyncLLM.from_engine_args(arguments)
-
-
-def _read_ahead(path: Path) -> None:
-    for file in path.iterdir():
-        with file.open("rb") as stream:
-            while stream.read(1 << 20):
-                pass
 
 
 def _sampling_params(sampling: Sampling, room: int) -> "SamplingParams":

@@ -125,12 +125,16 @@ class Engine(Protocol):
         """Load the base model; returns when requests can be answered. Can be called again after `stop`."""
         ...
 
+    async def died(self) -> None:
+        """Return when a started engine is dead; every stream has ended with EngineUnavailable, or is about to."""
+        ...
+
     async def stop(self) -> None:
         """End every stream with EngineUnavailable and free the engine."""
         ...
 
     async def load(self, digest: str, path: Path) -> None:
-        """Make a validated adapter usable; `digest` identifies its content. Raises AdapterLoadFailed."""
+        """Make a validated adapter usable; `digest` identifies its content, `path` holds it and was just read."""
         ...
 
     async def unload(self, digest: str) -> None:

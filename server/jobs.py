@@ -20,8 +20,8 @@ from typing import Any
 from adapters import names
 from adapters.base import BaseModel
 from adapters.errors import AdapterError
-from server.catalog import Catalog
 from server.http.metrics import Metrics
+from server.models.catalog import Catalog
 from server.state.files import Files
 from server.state.jobs import RUNNING, WAITING, Jobs
 from server.state.tables import JobRow

@@ -156,7 +156,10 @@ class _Layer:
         self._threads = torch.get_num_threads()
         self._batch: _Batch | None = None
         self._version = -1
-        self._pointed_at: dict[int, list[torch.Tensor]] = {}  # keeps alive what the description points to
+        self._described: set[int] = set()
+        self._floats: dict[
+            int, list[tuple[torch.Tensor, torch.Tensor]]
+        ] = {}  # reused: new memory costs more than the copy
         self._product: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, batch: "_Batch", y: torch.Tensor, x: torch.Tensor) -> None:
@@ -179,13 +182,13 @@ class _Layer:
         """The batch's composition has changed, and perhaps what is in the slots."""
         version = sum(tensor._version for tensor in (*self._a_stacked, *self._b_stacked))
         if version != self._version:
-            self._pointed_at.clear()
+            self._described.clear()
             self._product.clear()
             self._version = version
         if self._takes_kernel:
             for slot, _rows in batch.groups:
-                if slot not in self._pointed_at:
-                    self._pointed_at[slot] = self._describe(slot)
+                if slot not in self._described:
+                    self._describe(slot)
             self._call[self._kernel.ROWS] = batch.rows.data_ptr()
             self._call[self._kernel.SLOTS] = batch.slots.data_ptr()
             self._call[self._kernel.COUNT] = batch.count
@@ -202,14 +205,18 @@ class _Layer:
             self._product[slot] = torch.cat(a), torch.block_diag(*b) * self._scale
         return self._product[slot]
 
-    def _describe(self, slot: int) -> list[torch.Tensor]:
-        alive: list[torch.Tensor] = []
+    def _describe(self, slot: int) -> None:
+        if slot not in self._floats:
+            self._floats[slot] = [
+                (torch.empty(a.shape[2:], dtype=torch.float32), torch.empty(b.shape[:1:-1], dtype=torch.float32))
+                for a, b in zip(self._a_stacked, self._b_stacked, strict=True)
+            ]
         for part, rank in enumerate(self._ranks(slot)):
-            a = self._a_stacked[part][slot, 0, :rank].float().contiguous()
-            b = self._b_stacked[part][slot, 0, :, :rank].T.contiguous().float() * self._scale
+            a, b = self._floats[slot][part]
+            a[:rank].copy_(self._a_stacked[part][slot, 0, :rank])
+            torch.mul(self._b_stacked[part][slot, 0, :, :rank].T, self._scale, out=b[:rank])
             self._call[self._kernel.entry(self._call, slot, part)] = rank, a.data_ptr(), b.data_ptr()
-            alive += [a, b]
-        return alive
+        self._described.add(slot)
 
     def _ranks(self, slot: int) -> list[int]:
         """The adapter's own rank in each slice: vLLM pads to the highest with zeros."""

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from server.catalog import Catalog
 from server.generation import Engine
 from server.http.metrics import Metrics
 from server.jobs import JobQueue
+from server.models.catalog import Catalog
 from server.settings import Settings
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
+from server.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Services:
 
     settings: Settings
     engine: Engine
+    supervisor: Supervisor
     catalog: Catalog
     keys: Keys
     files: Files
     jobs: Jobs
     queue: JobQueue
     metrics: Metrics
+    registrations: CapacityLimiter
 
 
 async def services(request: Request) -> Services:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -45,6 +46,9 @@ class Settings(BaseSettings):
     )
     max_lora_rank: int = Field(default=16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
     max_model_len: int | None = Field(default=None, ge=1, description="Context in tokens; default: the model's own.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Of weights and activations; auto: the model's own."
+    )
     kv_cache_bytes: int | None = Field(
         None, description="KV cache on a CPU; default: a sixth of memory, 8 GiB at most."
     )
@@ -55,6 +59,7 @@ class Settings(BaseSettings):
     adapter_root: list[Path] = Field(
         default_factory=list, description="Folders from which POST /admin/adapters may take a path."
     )
+    max_adapters: int = Field(default=10_000, ge=1, description="Adapters that may be registered.")
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
     max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")

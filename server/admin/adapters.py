@@ -1,4 +1,4 @@
-"""`/admin/adapters`: register an adapter trained elsewhere, by path or upload; list and remove."""
+"""`/admin/adapters`: register adapters by path or upload, see their state, load, unload, pin and remove them."""
 
 import shutil
 import tempfile
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import UploadFile
 
 from adapters.errors import InvalidAdapter
+from adapters.registry import Adapter, Alias
 from adapters.store import FILES
 from adapters.validate import PICKLES
-from server.catalog import Model
 from server.http.auth import Administrator
 from server.services import Services, Use
 
@@ -49,14 +49,45 @@ async def register(request: Request, use: Use, administrator: Administrator) -> 
 
 @router.get("")
 def list_adapters(use: Use, administrator: Administrator) -> dict[str, Any]:
-    """All adapters, oldest first, with their state."""
-    return {"object": "list", "data": [_wire(model, use) for model in use.catalog.list() if model.adapter]}
+    """All adapters, oldest first, with their state: registered, loading, ready or failed."""
+    aliases = use.catalog.registry.aliases()
+    return {"object": "list", "data": [_wire(adapter, aliases, use) for adapter in use.catalog.registry.list()]}
+
+
+@router.get("/{name:path}")
+def retrieve(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """One adapter, with its state."""
+    return _wire(use.catalog.registry.get(name), use.catalog.registry.aliases(), use)
+
+
+@router.post("/{name:path}/load")
+async def load(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Load an adapter before its first request; answers when it is ready."""
+    return await _answer(await use.catalog.load(name), use)
+
+
+@router.post("/{name:path}/unload")
+async def unload(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Free an adapter's memory once its running requests have ended; the next request loads it again."""
+    return await _answer(await use.catalog.unload(name), use)
+
+
+@router.post("/{name:path}/pin")
+async def pin(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Load an adapter and keep it in memory, also after a restart; `max_cpu_loras - max_loras` at most."""
+    return await _answer(await use.catalog.pin(name), use)
+
+
+@router.post("/{name:path}/unpin")
+async def unpin(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Let an adapter be evicted again."""
+    return await _answer(await use.catalog.unpin(name), use)
 
 
 @router.delete("/{name:path}")
-async def remove(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
-    """Remove an adapter; running requests end first."""
-    await use.catalog.remove(name)
+async def remove(name: str, use: Use, administrator: Administrator, force: bool = False) -> dict[str, Any]:
+    """Remove an adapter once its requests have ended; refused while an alias points at it, unless `?force=true`."""
+    await use.catalog.remove(name, force=force)
     return {"id": name, "object": "adapter", "deleted": True}
 
 
@@ -80,8 +111,10 @@ def _save(part: UploadFile, folder: Path) -> None:
 
 
 async def _register(use: Services, name: str, source: Path) -> dict[str, Any]:
-    owner = use.settings.organization
-    return _wire(await anyio.to_thread.run_sync(use.catalog.register, name, source, owner), use)
+    adapter = await anyio.to_thread.run_sync(
+        use.catalog.register, name, source, use.settings.organization, limiter=use.registrations
+    )
+    return await _answer(adapter, use)
 
 
 def _allowed(path: Path, roots: list[Path]) -> Path:
@@ -93,18 +126,24 @@ def _allowed(path: Path, roots: list[Path]) -> Path:
     return resolved
 
 
-def _wire(model: Model, use: Services) -> dict[str, Any]:
-    adapter = model.adapter
-    assert adapter is not None
+async def _answer(adapter: Adapter, use: Services) -> dict[str, Any]:
+    return _wire(adapter, await anyio.to_thread.run_sync(use.catalog.registry.aliases), use)
+
+
+def _wire(adapter: Adapter, aliases: list[Alias], use: Services) -> dict[str, Any]:
+    state, error = use.catalog.residency.state(adapter.digest)
     return {
-        "id": model.name,
+        "id": adapter.name,
         "object": "adapter",
-        "name": model.name,
+        "name": adapter.name,
         "base_model": adapter.base_model,
         "digest": adapter.digest,
         "rank": adapter.rank,
         "bytes": adapter.bytes,
         "created_at": adapter.created_at,
         "owned_by": adapter.owned_by,
-        "state": use.catalog.state(adapter),
+        "state": state,
+        "error": error,
+        "pinned": adapter.pinned,
+        "aliases": [alias.name for alias in aliases if adapter.name in alias.weights],
     }

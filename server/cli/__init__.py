@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from server.cli import adapters
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune and serve, as OpenAI does, on your own machines."
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys, in the data folder's database; also while the server runs.")
 app.add_typer(keys, name="keys")
+app.add_typer(adapters.app, name="adapters")
 
 DataDir = Annotated[Path | None, typer.Option(help="Database, files, jobs and adapters.  [default: var/tuneport]")]
 

@@ -4,16 +4,28 @@
 the SDK would try it again.
 """
 
+import errno
 import json
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from adapters.errors import AdapterNotFound, InvalidAdapter, InvalidName, NameTaken
+from adapters.errors import (
+    AdapterDamaged,
+    AdapterInUse,
+    AdapterNotFound,
+    InvalidAdapter,
+    InvalidAlias,
+    InvalidName,
+    NameTaken,
+    TooManyAdapters,
+)
 from adapters.template import TemplateError
 from server.generation import (
     AdapterLoadFailed,
@@ -52,6 +64,10 @@ TABLE: dict[type[Exception], Answer] = {
     InvalidName: Answer(400, code="invalid_name", param="name"),
     InvalidAdapter: Answer(400, code="invalid_adapter"),
     NameTaken: Answer(400, code="name_taken", param="name"),
+    InvalidAlias: Answer(400, code="invalid_alias", param="weights"),
+    AdapterInUse: Answer(400, code="adapter_in_use", param="name"),
+    TooManyAdapters: Answer(400, code="too_many_adapters"),
+    AdapterDamaged: Answer(500, "server_error", "adapter_damaged"),
     TemplateError: Answer(400, code="invalid_messages", param="messages"),
     ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
     Unsupported: Answer(400, code="unsupported_parameter"),
@@ -64,10 +80,13 @@ TABLE: dict[type[Exception], Answer] = {
 }
 
 _UNEXPECTED = Answer(500, "server_error")
+_DISK_FULL = Answer(507, "server_error", "insufficient_storage")
 
 
 def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and error object of a domain error; anything else is an internal error whose text stays here."""
+    if _is_disk_full(error):
+        return _DISK_FULL.status, _object("The server's disk is full; nothing was stored. Try again later.", _DISK_FULL)
     known = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
     if known is None:
         return _UNEXPECTED.status, _object("The server had an error while processing your request.", _UNEXPECTED)
@@ -109,6 +128,12 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, domain)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OperationalError):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _message(error: Exception) -> str:

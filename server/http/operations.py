@@ -18,9 +18,10 @@ def health() -> dict[str, str]:
 @router.get("/ready")
 def ready(use: Use) -> JSONResponse:
     """The engine answers; 503 until it does, and when it no longer does."""
-    if use.engine.ready:
-        return JSONResponse({"status": "ready", "model": use.catalog.base.name})
-    return JSONResponse({"status": "not ready", "model": use.catalog.base.name}, 503, {"retry-after": "1"})
+    answering = use.engine.ready and use.supervisor.status == "ready"
+    status = "restarting" if use.supervisor.status == "ready" and not answering else use.supervisor.status
+    body = {"status": status, "model": use.catalog.base.name}
+    return JSONResponse(body) if answering else JSONResponse(body, 503, {"retry-after": "1"})
 
 
 @router.get("/metrics")

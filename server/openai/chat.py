@@ -13,10 +13,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adapters import template
-from server.catalog import Model
 from server.generation import Delta, TokenLogprob
 from server.http import errors
 from server.http.auth import Caller
+from server.models.catalog import Model
 from server.openai import chat_wire as wire
 from server.services import Services, Use
 
@@ -44,9 +44,9 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
         generation = await _until_gone(request, _begin(body, use, stack))
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            writer = wire.Writer(body.model, include_usage)
+            writer = wire.Writer(generation.model, include_usage)
             return _EventStream(_events(generation, writer, body.n or 1, include_usage), stack.pop_all())
-        answer = await _until_gone(request, _collect(generation, wire.Writer(body.model), body.n or 1))
+        answer = await _until_gone(request, _collect(generation, wire.Writer(generation.model), body.n or 1))
         return JSONResponse(answer)
     except ClientGone:
         return Response(status_code=CLIENT_GONE)
@@ -65,7 +65,7 @@ class _Generation:
         self.cached_tokens = 0
         self._deltas = deltas
         self._first: Delta | None = None
-        self._name = model.name
+        self.model = model.name  # an alias's answer names the version, as OpenAI's do
         self._metrics = use.metrics
         self._started = started
         self._status = "ok"
@@ -73,7 +73,7 @@ class _Generation:
     async def begin(self) -> None:
         """Wait for the first delta."""
         self._first = await anext(self._deltas)
-        self._metrics.first_token_seconds.labels(model=self._name).observe(time.perf_counter() - self._started)
+        self._metrics.first_token_seconds.labels(model=self.model).observe(time.perf_counter() - self._started)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         """The deltas."""
@@ -92,10 +92,10 @@ class _Generation:
 
     def end(self) -> None:
         """Record the figures."""
-        self._metrics.requests.labels(model=self._name, status=self._status).inc()
-        self._metrics.prompt_tokens.labels(model=self._name).inc(self.prompt_tokens)
-        self._metrics.completion_tokens.labels(model=self._name).inc(self.completion_tokens)
-        self._metrics.request_seconds.labels(model=self._name).observe(time.perf_counter() - self._started)
+        self._metrics.requests.labels(model=self.model, status=self._status).inc()
+        self._metrics.prompt_tokens.labels(model=self.model).inc(self.prompt_tokens)
+        self._metrics.completion_tokens.labels(model=self.model).inc(self.completion_tokens)
+        self._metrics.request_seconds.labels(model=self.model).observe(time.perf_counter() - self._started)
 
     def _count(self, delta: Delta) -> Delta:
         self.completion_tokens += delta.tokens
@@ -105,7 +105,7 @@ class _Generation:
 
 async def _begin(body: wire.ChatRequest, use: Services, stack: contextlib.AsyncExitStack) -> _Generation:
     started = time.perf_counter()  # before an adapter is loaded: the client waits for that too
-    model = await stack.enter_async_context(use.catalog.use(body.model))
+    model = await stack.enter_async_context(use.catalog.use(body.model, body.user))
     running = use.metrics.running.labels(model=model.name)
     running.inc()
     stack.callback(running.dec)

@@ -81,6 +81,7 @@ class ChatRequest(BaseModel):
     logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    user: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ChatRequest":

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from server.catalog import Model
 from server.generation import InvalidRequest
 from server.http.auth import Administrator, Caller
+from server.models.catalog import Entry
 from server.services import Use
 
 router = APIRouter()
@@ -26,12 +26,15 @@ def retrieve(name: str, use: Use, caller: Caller) -> dict[str, Any]:
 
 @router.delete("/v1/models/{name:path}")
 async def delete(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
-    """Delete a fine-tuned model; running requests end first."""
+    """Delete a fine-tuned model, once its running requests have ended, or an alias."""
     if name == use.catalog.base.name:
         raise InvalidRequest(f"{name} is the base model; only fine-tuned models can be deleted", "model")
-    await use.catalog.remove(name)
+    if use.catalog.is_alias(name):
+        use.catalog.remove_alias(name)
+    else:
+        await use.catalog.remove(name)
     return {"id": name, "object": "model", "deleted": True}
 
 
-def _wire(model: Model) -> dict[str, Any]:
+def _wire(model: Entry) -> dict[str, Any]:
     return {"id": model.name, "object": "model", "created": model.created_at, "owned_by": model.owned_by}

@@ -56,8 +56,7 @@ def test_a_refused_adapter_leaves_nothing(make_adapter: MakeAdapter, tiny_base: 
     with pytest.raises(InvalidAdapter):
         registry.register(NAME, make_adapter(tiny_base, rank=32), owned_by="acme")
     assert registry.list() == []
-    assert [path.name for path in (tmp_path / "adapters").iterdir()] == [".staging"]
-    assert not any((tmp_path / "adapters" / ".staging").iterdir())
+    assert not any(path.is_file() for path in (tmp_path / "adapters").rglob("*"))
 
 
 def test_links_are_not_followed(make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path) -> None:

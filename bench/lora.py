@@ -1,0 +1,90 @@
+"""Adapters under load: Tuneport beside stock vLLM on the same weights, interleaved, medians of several rounds."""
+
+import asyncio
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from bench.adapters import random_adapters
+from bench.load import Figures, run
+from bench.servers import Target, stock, tuneport
+
+ROUNDS = 3
+RANK = 8
+ADAPTERS = 16
+REQUESTS = {1: 3, 4: 8, 16: 32, 64: 96}  # clients -> requests a round
+TARGETS = {  # issue 5's: workload, clients -> ratio to stock's throughput
+    ("base", 1): 1.0,
+    ("base", 16): 1.4,
+    ("base", 64): 1.8,
+    ("1 adapter", 1): 2.0,
+    ("1 adapter", 16): 3.8,
+    ("1 adapter", 64): 5.3,
+    ("base + 3 adapters", 4): 2.0,
+    ("base + 3 adapters", 16): 2.5,
+    ("base + 3 adapters", 64): 4.5,
+}
+
+
+def measure(model: Path, work: Path) -> dict[str, Any]:
+    """Rows of medians and spreads, as JSON."""
+    with stock(model, work / "stock.log") as theirs, tuneport(model, work / "data") as ours:
+        names = [f"ft:bench:{number}" for number in range(ADAPTERS)]
+        folders = random_adapters(model, work / "data" / "bench", ADAPTERS, rank=RANK)
+        for target in (theirs, ours):
+            for name, folder in zip(names, folders, strict=True):
+                target.register(name, folder)
+        base = model.name
+        workloads = {
+            "base": ([base], (1, 16, 64)),
+            "1 adapter": (names[:1], (1, 16, 64)),
+            "base + 3 adapters": ([base, *names[:3]], (4, 16, 64)),
+            "16 adapters, 4 slots": (names, (4, 16, 64)),
+        }
+        return {"rows": [_row(w, c, m, (theirs, ours)) for w, (m, clients) in workloads.items() for c in clients]}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown; brackets hold the lowest and the highest of the rounds."""
+    lines = [
+        "| streamed, 48 tokens | clients | stock vLLM tok/s | Tuneport tok/s | ratio | asked for | share of own base | "
+        "stock TTFT p50 | Tuneport TTFT p50 | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    own_base = {row["clients"]: row["tuneport"]["tokens_per_second"] for row in results["rows"][:3]}
+    for row in results["rows"]:
+        stock, ours = row["stock vLLM"], row["tuneport"]
+        rates = [f"{s['tokens_per_second']:.0f} ({s['lowest']:.0f}-{s['highest']:.0f})" for s in (stock, ours)]
+        ratio = ours["tokens_per_second"] / stock["tokens_per_second"]
+        asked = TARGETS.get((row["workload"], row["clients"]), "")
+        own = own_base.get(row["clients"])
+        share = f"{ours['tokens_per_second'] / own:.2f}" if own else ""
+        first = [f"{s['first_token_seconds'] * 1000:.0f} ms" for s in (stock, ours)]
+        first_ratio = ours["first_token_seconds"] / stock["first_token_seconds"]
+        lines.append(
+            f"| {row['workload']} | {row['clients']} | {rates[0]} | {rates[1]} | **{ratio:.2f}** | {asked} | {share} | "
+            f"{first[0]} | {first[1]} | {first_ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _row(workload: str, clients: int, models: list[str], targets: tuple[Target, Target]) -> dict[str, Any]:
+    rounds: dict[str, list[Figures]] = {target.name: [] for target in targets}
+    for number in range(ROUNDS + 1):  # the first, a short one, warms up
+        for target in targets:
+            requests = REQUESTS[clients] if number else len(models)
+            figures = asyncio.run(run(target, models, clients, requests, number))
+            if number:
+                rounds[target.name].append(figures)
+    row: dict[str, Any] = {"workload": workload, "clients": clients}
+    for name, figures in rounds.items():
+        rates = [one.tokens_per_second for one in figures]
+        row[name] = {
+            "tokens_per_second": statistics.median(rates),
+            "lowest": min(rates),
+            "highest": max(rates),
+            "first_token_seconds": statistics.median(one.first_token_seconds for one in figures),
+        }
+    print(json.dumps(row), flush=True)
+    return row

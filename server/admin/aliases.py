@@ -1,0 +1,71 @@
+"""`/admin/adapters/aliases`: names that point at versions, and are moved, split by weight and rolled back."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from adapters.errors import InvalidAlias
+from adapters.registry import Alias
+from server.http.auth import Administrator
+from server.services import Use
+
+router = APIRouter(prefix="/admin/adapters/aliases")
+
+
+class AliasRequest(BaseModel):
+    """Where an alias is to point."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    weights: Annotated[dict[str, int], Field(min_length=1, max_length=100)]
+
+
+@router.get("")
+def list_aliases(use: Use, administrator: Administrator) -> dict[str, Any]:
+    """All aliases, oldest first."""
+    return {"object": "list", "data": [_wire(alias) for alias in use.catalog.registry.aliases()]}
+
+
+@router.get("/{name:path}")
+def retrieve(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """One alias: where it points, and where it pointed before."""
+    return _wire(use.catalog.registry.alias(name))
+
+
+@router.put("/{name:path}")
+def point(name: str, body: AliasRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Make or move an alias: `{"weights": {"ft:…:v2": 100}}`. New requests go there; running ones end as they began.
+
+    Several versions share the traffic by weight, and a request's `user` always gets the same one. Beside an alias
+    `ft:acme`, `v1` is short for `ft:acme:v1`.
+    """
+    return _wire(use.catalog.set_alias(name, body.weights, use.settings.organization))
+
+
+@router.post("/{name:path}/rollback")
+def roll_back(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Point an alias where it pointed before."""
+    previous = use.catalog.registry.alias(name).previous
+    if previous is None:
+        raise InvalidAlias(f"alias {name!r} has pointed nowhere else")
+    return _wire(use.catalog.set_alias(name, previous, use.settings.organization))
+
+
+@router.delete("/{name:path}")
+def remove(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Remove an alias; its versions stay."""
+    use.catalog.remove_alias(name)
+    return {"id": name, "object": "alias", "deleted": True}
+
+
+def _wire(alias: Alias) -> dict[str, Any]:
+    return {
+        "id": alias.name,
+        "object": "alias",
+        "name": alias.name,
+        "weights": alias.weights,
+        "previous": alias.previous,
+        "created_at": alias.created_at,
+        "updated_at": alias.updated_at,
+    }

@@ -1,0 +1,1 @@
+"""Which models can be called, and which of them the engine holds."""

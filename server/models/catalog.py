@@ -1,0 +1,203 @@
+"""Which models can be called: the base, every registered adapter, and aliases that point at adapters."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.errors import AdapterNotFound
+from adapters.manifest import Manifest
+from adapters.registry import Adapter, Alias, Registry
+from server.generation import InvalidRequest
+from server.http.metrics import Metrics
+from server.models.residency import Residency
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to call; `adapter` is None for the base."""
+
+    name: str
+    adapter: Adapter | None
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name in the list of models; `created_at` in Unix seconds."""
+
+    name: str
+    created_at: int
+    owned_by: str
+
+
+class Catalog:
+    """Models by name. All changes of the registry go through here, so what is read often is kept in memory."""
+
+    def __init__(self, registry: Registry, residency: Residency, metrics: Metrics) -> None:
+        self.registry = registry
+        self.residency = residency
+        self._metrics = metrics
+        self._models: dict[str, Model] = {}
+        self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
+        self._removing: set[str] = set()
+        self.base = Model(registry.base.name, None, Manifest())
+        for adapter in registry.list():
+            if adapter.pinned:
+                residency.pin(adapter.digest)
+
+    def list(self) -> list[Entry]:
+        """The base, then every adapter and alias, oldest first."""
+        named = [*self.registry.list(), *self.registry.aliases()]
+        entries = [Entry(one.name, one.created_at, one.owned_by) for one in named]
+        return [self._base_entry(), *sorted(entries, key=lambda entry: entry.created_at)]
+
+    def get(self, name: str) -> Entry:
+        """What the list says of one name.
+
+        Raises:
+            AdapterNotFound: there is no such model, or it is being removed.
+        """
+        if name == self.base.name:
+            return self._base_entry()
+        if name in self._removing:
+            raise AdapterNotFound(name)
+        one = self._aliases.get(name) or self.registry.get(name)
+        return Entry(one.name, one.created_at, one.owned_by)
+
+    def is_alias(self, name: str) -> bool:
+        """Whether the name is an alias."""
+        return name in self._aliases
+
+    def register(self, name: str, source: Path, owned_by: str) -> Adapter:
+        """Validate, store and name an adapter's files; see `Registry.register`."""
+        return self.registry.register(name, source, owned_by=owned_by)
+
+    @contextlib.asynccontextmanager
+    async def use(self, name: str, user: str | None = None) -> AsyncIterator[Model]:
+        """Hold a model for one request: loaded, and neither evicted nor removed until the end.
+
+        Args:
+            user: an alias that splits its traffic answers the same user with the same version.
+
+        Raises:
+            AdapterNotFound: there is no such model.
+            AdapterLoadFailed, EngineUnavailable: the engine did not take it.
+        """
+        alias = self._aliases.get(name)
+        model = await self._find(alias.pick(user) if alias else name)
+        if model.adapter is None:
+            yield model
+            return
+        async with self.residency.hold(model.adapter):
+            yield model
+
+    async def load(self, name: str) -> Adapter:
+        """Load an adapter before its first request.
+
+        Raises:
+            AdapterNotFound: there is none of that name.
+            AdapterLoadFailed, EngineUnavailable: the engine did not take it.
+        """
+        adapter = await asyncio.to_thread(self.registry.get, name)
+        async with self.residency.hold(adapter):
+            return adapter
+
+    async def unload(self, name: str) -> Adapter:
+        """Let the running requests end, then free the adapter's memory; its next request loads it again.
+
+        Raises:
+            AdapterNotFound: there is none of that name.
+            InvalidRequest: it is pinned.
+        """
+        adapter = await asyncio.to_thread(self.registry.get, name)
+        if adapter.pinned:
+            raise InvalidRequest(f"{name!r} is pinned; unpin it first", "name")
+        await self.residency.unload(adapter.digest)
+        return adapter
+
+    async def pin(self, name: str) -> Adapter:
+        """Load an adapter and keep it in memory, also after a restart.
+
+        Raises:
+            AdapterNotFound: there is none of that name.
+            InvalidRequest: as many are pinned as may be.
+            AdapterLoadFailed, EngineUnavailable: the engine did not take it.
+        """
+        adapter = await asyncio.to_thread(self.registry.get, name)
+        self.residency.pin(adapter.digest)
+        try:
+            async with self.residency.hold(adapter):
+                return await asyncio.to_thread(self.registry.pin, name, True)
+        except BaseException:
+            await self._unpin(adapter.digest)
+            raise
+
+    async def unpin(self, name: str) -> Adapter:
+        """Let an adapter be evicted again.
+
+        Raises:
+            AdapterNotFound: there is none of that name.
+        """
+        adapter = await asyncio.to_thread(self.registry.pin, name, False)
+        await self._unpin(adapter.digest)
+        return adapter
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove an adapter: no new requests, then the running ones end, then engine, registry and files forget it.
+
+        Raises:
+            AdapterNotFound: there is none of that name.
+            AdapterInUse: an alias points at it, and `force` is not given.
+        """
+        adapter = await asyncio.to_thread(self.registry.get, name)
+        if name in self._removing:
+            raise AdapterNotFound(name)
+        await asyncio.to_thread(self.registry.check_unaliased, name, force=force)
+        self._removing.add(name)
+        try:
+            if len(await asyncio.to_thread(self.registry.named, adapter.digest)) == 1:
+                await self.residency.unload(adapter.digest)
+            await asyncio.to_thread(self.registry.remove, name, force=force)
+            await self._unpin(adapter.digest)
+            self._aliases = {alias.name: alias for alias in await asyncio.to_thread(self.registry.aliases)}
+            self._models.pop(name, None)
+            self._metrics.forget(name)
+        finally:
+            self._removing.discard(name)
+
+    def set_alias(self, name: str, weights: Mapping[str, int], owned_by: str) -> Alias:
+        """Make or move an alias; see `Registry.set_alias`. The next request goes where it points now."""
+        alias = self._aliases[name] = self.registry.set_alias(name, weights, owned_by=owned_by)
+        return alias
+
+    def remove_alias(self, name: str) -> None:
+        """Forget an alias; see `Registry.remove_alias`."""
+        self.registry.remove_alias(name)
+        self._aliases.pop(name, None)
+
+    async def restore(self) -> None:
+        """Load into a new engine what it should hold: see `Residency.restore`."""
+        adapters = await asyncio.to_thread(self.registry.list)
+        await self.residency.restore([adapter for adapter in adapters if adapter.pinned])
+
+    async def _find(self, name: str) -> Model:
+        if name == self.base.name:
+            return self.base
+        if name in self._removing:
+            raise AdapterNotFound(name)
+        known = self._models.get(name)
+        return known or await asyncio.to_thread(self._read, name)
+
+    def _read(self, name: str) -> Model:
+        adapter = self.registry.get(name)
+        model = self._models[name] = Model(name, adapter, Manifest.read(adapter.path))
+        return model
+
+    async def _unpin(self, digest: str) -> None:
+        if not any(adapter.pinned for adapter in await asyncio.to_thread(self.registry.named, digest)):
+            self.residency.unpin(digest)
+
+    def _base_entry(self) -> Entry:
+        return Entry(self.base.name, int(self.registry.base.path.stat().st_mtime), "tuneport")
