@@ -128,7 +128,8 @@ def _read_config(path: Path, base: BaseModel, limits: Limits) -> _Config:
                 "is not supported; plain LoRA and rsLoRA on linear layers are. Train without it, or merge it into "
                 "the base and extract a plain LoRA",
             )
-    for key, rank in {"r": config.r, **(config.rank_pattern or {})}.items():
+    patterns = {f"rank_pattern.{key}": rank for key, rank in (config.rank_pattern or {}).items()}
+    for key, rank in {"r": config.r, **patterns}.items():
         if not 1 <= rank <= limits.max_rank:
             raise InvalidAdapter(
                 f"{CONFIG}.{key}",

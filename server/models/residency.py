@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
-from adapters.errors import AdapterError
+from adapters.errors import AdapterDamaged
 from adapters.registry import Adapter
 from adapters.store import Store
 from server.generation import AdapterLoadFailed, Engine, InvalidRequest
@@ -83,6 +83,7 @@ class Residency:
         """Have the adapter loaded and in its turn, neither evicted nor unloaded until the end.
 
         Raises:
+            AdapterDamaged: its files are no longer those that were registered.
             AdapterLoadFailed, EngineUnavailable: the engine did not take it.
         """
         waiter = _Waiter(adapter)
@@ -153,7 +154,7 @@ class Residency:
             try:
                 async with self.hold(adapter):
                     self._lost = [lost for lost in self._lost if lost.digest != adapter.digest]
-            except AdapterLoadFailed:
+            except (AdapterDamaged, AdapterLoadFailed):
                 logger.exception("adapter %s was not loaded again", adapter.name)
 
     def _admit(self) -> None:
@@ -218,19 +219,13 @@ class Residency:
             for digest in evicted:
                 async with self._loading:
                     await self._engine.unload(digest)
-            await asyncio.to_thread(self._verify, adapter)
+            await asyncio.to_thread(self._store.verify, adapter.digest)
             async with self._loading:
                 await self._engine.load(adapter.digest, adapter.path)
-        except AdapterLoadFailed as error:
+        except (AdapterDamaged, AdapterLoadFailed) as error:
             self._failures[adapter.digest] = str(error)
             self._metrics.loads.labels(result="failed").inc()
             raise
         self._failures.pop(adapter.digest, None)
         self._metrics.loads.labels(result="loaded").inc()
         self._metrics.load_seconds.observe(time.perf_counter() - started)
-
-    def _verify(self, adapter: Adapter) -> None:
-        try:
-            self._store.verify(adapter.digest)
-        except AdapterError as error:
-            raise AdapterLoadFailed(str(error)) from error

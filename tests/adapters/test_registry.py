@@ -1,15 +1,20 @@
+import errno
 import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from adapters.base import BaseModel
 from adapters.database import connect
-from adapters.errors import AdapterNotFound, InvalidAdapter, NameTaken
+from adapters.errors import AdapterDamaged, AdapterNotFound, InvalidAdapter, NameTaken, TooManyAdapters
 from adapters.registry import Registry
 from adapters.store import Store
 from adapters.validate import WEIGHTS, Limits
-from tests.conftest import MakeAdapter
+from tests.conftest import ROOT, MakeAdapter
 
 NAME = "ft:tiny:acme:support:a1B2c3D4"
 
@@ -77,3 +82,94 @@ def test_the_base_of_another_name_does_not_see_them(
     assert other.list() == []
     with pytest.raises(AdapterNotFound):
         other.get(NAME)
+
+
+def test_damaged_files_are_repaired_by_registering_again(
+    make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    registry = open_registry(tmp_path, tiny_base)
+    source = make_adapter(tiny_base)
+    adapter = registry.register(NAME, source, owned_by="acme")
+    (adapter.path / WEIGHTS).chmod(0o644)
+    for damage in (lambda file: file.write_bytes(b"x"), lambda file: file.unlink()):
+        damage(adapter.path / WEIGHTS)
+        with pytest.raises(AdapterDamaged):
+            registry.store.verify(adapter.digest)
+        assert registry.register(NAME, source, owned_by="acme") == adapter
+        registry.store.verify(adapter.digest)
+
+
+def test_a_flood_is_stopped_before_its_files_are_copied(
+    make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "adapters")
+    registry = Registry(connect(f"sqlite:///{tmp_path / 'db'}"), store, tiny_base, Limits(16, max_adapters=20))
+    source = make_adapter(tiny_base)
+    for number in range(20):
+        registry.register(f"ft:flood:{number}", source, owned_by="acme")
+    for number in range(20, 10_000):
+        with pytest.raises(TooManyAdapters, match="max_adapters"):
+            registry.register(f"ft:flood:{number}", tmp_path / "not even read", owned_by="acme")
+    assert registry.register("ft:flood:3", source, owned_by="acme").name == "ft:flood:3"
+    registry.remove("ft:flood:3")
+    registry.register("ft:flood:new", source, owned_by="acme")
+
+
+def test_a_full_disk_during_registration_leaves_nothing(
+    make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    """The kernel refuses to write more than 8 KB to a file, in a process of its own, at each file in turn."""
+    source = make_adapter(tiny_base)
+    open_registry(tmp_path, tiny_base)
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from tests.adapters.test_registry import open_registry
+from adapters.base import BaseModel
+registry = open_registry(Path({str(tmp_path)!r}), BaseModel.read(Path({str(tiny_base.path)!r})))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+try:
+    registry.register({NAME!r}, Path({str(source)!r}), owned_by="acme")
+except OSError as error:
+    sys.exit(error.errno)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert run.returncode == errno.EFBIG
+    registry = open_registry(tmp_path, tiny_base)
+    assert registry.list() == []
+    assert not any(path.is_file() for path in (tmp_path / "adapters").rglob("*"))
+    registry.register(NAME, source, owned_by="acme")
+
+
+def test_sigkill_at_any_moment_of_a_registration(
+    make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    """Names and files agree after each of 15 kills: every name has its whole files, every file a name."""
+    sources = [make_adapter(tiny_base, seed=seed) for seed in range(4)]
+    code = f"""
+import itertools
+from pathlib import Path
+from tests.adapters.test_registry import open_registry
+from adapters.base import BaseModel
+sources = [Path(source) for source in {[str(source) for source in sources]!r}]
+registry = open_registry(Path({str(tmp_path)!r}), BaseModel.read(Path({str(tiny_base.path)!r})))
+print("ready", flush=True)
+for number in itertools.count():
+    name = f"ft:kill:{{number % 4}}"
+    registry.register(name, sources[number % 4], owned_by="acme")
+    if number % 3:
+        registry.remove(name)
+"""
+    chance = random.Random(0)
+    for _ in range(15):
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(chance.random() * 0.15)
+            process.kill()
+        registry = open_registry(tmp_path, tiny_base)
+        for adapter in registry.list():
+            registry.store.verify(adapter.digest)
+        folders = {path.name for path in (tmp_path / "adapters").iterdir() if not path.name.startswith(".")}
+        assert folders == {adapter.digest for adapter in registry.list()}

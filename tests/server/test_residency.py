@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.errors import AdapterDamaged
 from adapters.registry import Adapter
 from adapters.store import Store
 from adapters.validate import CONFIG
@@ -176,7 +177,7 @@ def test_damage_on_disk_is_found_before_the_engine_sees_it(
         file.chmod(0o644)
         for broken in ("changed", None):
             file.unlink() if broken is None else file.write_text(broken)
-            with pytest.raises(AdapterLoadFailed, match="register the same adapter again"):
+            with pytest.raises(AdapterDamaged, match="register the same adapter again"):
                 async with residency.hold(adapters[0]):
                     pass
             state, error = residency.state(adapters[0].digest)
