@@ -8,12 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import lora, serving
+from bench import hotload, lora, many, serving
 from demo.base import prepare
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BENCHES = {"serving": serving, "lora": lora}
+BENCHES = {"serving": serving, "lora": lora, "hotload": hotload, "many": many}
 
 
 def main(wanted: list[str]) -> None:

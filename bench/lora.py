@@ -13,7 +13,7 @@ from bench.servers import Target, stock, tuneport
 ROUNDS = 3
 RANK = 8
 ADAPTERS = 16
-REQUESTS = {1: 3, 4: 8, 16: 32, 64: 96}  # clients -> requests a round
+REQUESTS = {1: 3, 4: 8, 16: 24, 64: 64}  # clients -> requests a round
 TARGETS = {  # issue 5's: workload, clients -> ratio to stock's throughput
     ("base", 1): 1.0,
     ("base", 16): 1.4,

@@ -31,6 +31,7 @@ class Target:
     api_key: str
     model: str
     started_seconds: float
+    pid: int
 
     def register(self, name: str, folder: Path) -> None:
         """Make an adapter callable: Tuneport's admin endpoint, or stock vLLM's, which loads it at once."""
@@ -79,7 +80,7 @@ def stock(model: Path, log: Path) -> Iterator[Target]:
             if process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                 raise RuntimeError(f"stock vLLM did not start; see {log}")
             time.sleep(0.1)
-        yield Target(STOCK, base_url, "none", model.name, time.perf_counter() - started)
+        yield Target(STOCK, base_url, "none", model.name, time.perf_counter() - started, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
@@ -105,7 +106,8 @@ def tuneport(model: Path, data_dir: Path) -> Iterator[Target]:
             if server.process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                 raise RuntimeError(f"tuneport did not start; see {server.log}")
             time.sleep(0.1)
-        yield Target(TUNEPORT, server.base_url, server.api_key, model.name, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        yield Target(TUNEPORT, server.base_url, server.api_key, model.name, seconds, server.process.pid)
 
 
 def _answers(base_url: str, api_key: str, model: str) -> bool:

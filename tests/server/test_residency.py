@@ -167,9 +167,7 @@ def test_unloading_drains_and_later_requests_load_again(make: Make, adapters: li
     asyncio.run(check())
 
 
-def test_damage_on_disk_is_found_before_the_engine_sees_it(
-    make: Make, adapters: list[Adapter], store: Store
-) -> None:
+def test_damage_on_disk_is_found_before_the_engine_sees_it(make: Make, adapters: list[Adapter], store: Store) -> None:
     async def check() -> None:
         residency, engine = make()
         file = store.path(adapters[0].digest) / CONFIG
