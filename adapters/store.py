@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adapters import manifest, validate
@@ -18,6 +18,7 @@ from adapters.errors import AdapterDamaged, InvalidAdapter
 
 FILES = (validate.CONFIG, validate.WEIGHTS, manifest.FILENAME)
 _CHUNK_BYTES = 1 << 20
+_Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Store:
@@ -30,6 +31,7 @@ class Store:
         shutil.rmtree(self._staging, ignore_errors=True)  # what a crash left; one server owns a data folder
         self._staging.mkdir(parents=True)
         self._unsettled.mkdir(exist_ok=True)
+        self._verified: dict[str, _Signature] = {}
 
     def path(self, digest: str) -> Path:
         """Folder of the adapter with this digest; absolute."""
@@ -82,13 +84,21 @@ class Store:
             staged.chmod(0o755)
             staged.rename(target)
             _sync(self.root)
+            self._verified[digest] = _signature(target)  # `seal` has just hashed it
 
     def verify(self, digest: str) -> None:
         """Read an adapter's files, which also brings them into the page cache.
 
+        They are hashed the first time, and again when size or times on disk have changed.
+
         Raises:
             AdapterDamaged: they are gone, or not what was stored.
         """
+        with contextlib.suppress(OSError):
+            if self._verified.get(digest) == _signature(self.path(digest)):
+                for name in FILES:
+                    _read(self.path(digest) / name)
+                return
         if not self._is_whole(digest):
             raise AdapterDamaged(
                 f"the stored files of adapter {digest[:12]} are gone or changed; register the same adapter again"
@@ -97,6 +107,7 @@ class Store:
     def remove(self, digest: str) -> None:
         """Delete an adapter's files; the caller knows that no name and no request needs them."""
         shutil.rmtree(self.path(digest), ignore_errors=True)
+        self._verified.pop(digest, None)
 
     def unsettle(self, digest: str) -> None:
         """Note that files and registry may differ from here on, until `settle`."""
@@ -113,9 +124,19 @@ class Store:
 
     def _is_whole(self, digest: str) -> bool:
         try:
-            return _digest(self.path(digest)) == digest
+            signature = _signature(self.path(digest))
+            whole = _digest(self.path(digest)) == digest
         except OSError:
             return False
+        if whole:
+            self._verified[digest] = signature
+        return whole
+
+
+def _signature(folder: Path) -> _Signature:
+    """Name, size and times of each file; a write changes them."""
+    found = [(name, (folder / name).stat()) for name in FILES if (folder / name).is_file()]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found)
 
 
 def _digest(folder: Path) -> str:
@@ -123,10 +144,16 @@ def _digest(folder: Path) -> str:
     for name in FILES:
         if (folder / name).is_file():
             digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-            with (folder / name).open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
+            _read(folder / name, digest.update)
     return digest.hexdigest()
+
+
+def _read(file: Path, take: Callable[[memoryview], object] = lambda chunk: None) -> None:
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    if file.is_file():
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                take(buffer[:count])
 
 
 def _sync(path: Path) -> None:

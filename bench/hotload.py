@@ -1,4 +1,4 @@
-"""Loading while others stream: the gaps between tokens of 16 streams with and without loads, and load to first token."""
+"""Loading while others stream: the gaps between tokens of 16 streams with and without loads, and their own time."""
 
 import asyncio
 import statistics
@@ -35,8 +35,8 @@ def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     warm, cold = results["without_loads"], results["with_loads"]
     lines = [
-        f"| {STREAMS} streams of the base, {LOADS} requests to adapters beside them | adapter loaded before | loaded by "
-        "the request | ratio | asked for |",
+        f"| {STREAMS} streams of the base, {LOADS} requests to adapters beside them | loaded before | loaded by the "
+        "request | ratio | asked for |",
         "|---|---|---|---|---|",
     ]
     for key, label, asked in (

@@ -36,6 +36,23 @@ curl http://127.0.0.1:8000/admin/adapters -H "Authorization: Bearer $ADMIN_KEY" 
 A `manifest.json` beside the weights may hold `chat_template`, `system_prompt` and
 `sampling` (`temperature`, `top_p`, `max_completion_tokens`): what the adapter needs travels with it.
 
+## Versions, aliases, canaries
+
+An adapter under its name is a version and never changes. An alias is a name that can be moved; answers carry the
+version's name in `model`.
+
+```sh
+export TUNEPORT_ADMIN_KEY=…                                  # and TUNEPORT_URL, if it is not http://127.0.0.1:8000
+tuneport adapters add ft:acme-support:v1 ./v1                # and :v2
+tuneport adapters alias ft:acme-support v1                   # ft:acme-support -> v1
+tuneport adapters alias ft:acme-support v1=90 v2=10          # a canary; a request's `user` always gets the same version
+tuneport adapters rollback ft:acme-support
+```
+
+States: `registered` (on disk; its first request loads it), `loading`, `ready`, `failed` (with `error`). `max_loras`
+adapters run at a time and `max_cpu_loras` stay in memory, the least recently used one goes first; `pin` keeps one
+there, `unload` frees one once its requests have ended.
+
 ## Beyond OpenAI's API
 
 `hyperparameters.replay_share` (0 to 0.5, or `auto`: 0.1) sets the share of the base's own answers to general prompts

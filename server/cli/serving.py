@@ -71,8 +71,8 @@ def _run(settings: Settings, base: BaseModel) -> None:
     print(f"Tuneport serves {base.name} on http://{settings.host}:{settings.port}/v1")
     print(
         f"  data in {settings.data_dir.absolute()}; KV cache {settings.kv_cache() / 1024**3:.1f} GiB, "
-        f"{len(os.sched_getaffinity(0))} cores; "
-        f"{settings.max_loras} adapters a batch, {settings.max_cpu_loras} in memory"
+        f"{len(os.sched_getaffinity(0))} threads; "
+        f"{settings.max_loras} adapters at a time, {settings.max_cpu_loras} in memory"
     )
     if new is not None:
         print(f"  your API key, shown this once: {new}")

@@ -66,6 +66,7 @@ class Residency:
         self._pinned: set[str] = set()
         self._failures: dict[str, str] = {}
         self._lost: list[Adapter] = []
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._loading = asyncio.Lock()  # the engine stands still while it loads: one adapter at a time
         metrics.resident.set_function(lambda: len(self._residents))
         metrics.waiting.set_function(lambda: len(self._waiting))
@@ -114,9 +115,7 @@ class Residency:
                 resident.released.clear()
                 await resident.released.wait()
             if self._residents.get(digest) is resident:
-                del self._residents[digest]
-                async with self._loading:
-                    await self._engine.unload(digest)
+                await asyncio.shield(self._leave(digest))
         finally:
             resident.draining = False
             self._admit()
@@ -184,11 +183,9 @@ class Residency:
                 waiter.turn.set_result(resident)
 
     def _start_load(self, adapter: Adapter) -> _Resident:
-        evicted = []
         while len(self._residents) >= self._capacity and (digest := self._idle()) is not None:
-            del self._residents[digest]
-            evicted.append(digest)
-        load = asyncio.create_task(self._load(adapter, evicted))
+            self._leave(digest)
+        load = asyncio.create_task(self._load(adapter))
         resident = self._residents[adapter.digest] = _Resident(adapter, load)
 
         def forget_failed(load: asyncio.Task[None]) -> None:
@@ -213,13 +210,26 @@ class Residency:
             resident.released.set()
         self._admit()
 
-    async def _load(self, adapter: Adapter, evicted: list[str]) -> None:
+    def _leave(self, digest: str) -> asyncio.Task[None]:
+        """Free an adapter in the engine; a load need not wait for another's leaving, which it follows there."""
+        del self._residents[digest]
+        leaving = self._leaving[digest] = asyncio.create_task(self._engine.unload(digest))
+
+        def gone(leaving: asyncio.Task[None]) -> None:
+            if self._leaving.get(digest) is leaving:
+                del self._leaving[digest]
+            if not leaving.cancelled() and leaving.exception() is not None:
+                logger.warning("adapter %s was not freed: %s", digest[:12], leaving.exception())
+
+        leaving.add_done_callback(gone)
+        return leaving
+
+    async def _load(self, adapter: Adapter) -> None:
         started = time.perf_counter()
         try:
-            for digest in evicted:
-                async with self._loading:
-                    await self._engine.unload(digest)
             await asyncio.to_thread(self._store.verify, adapter.digest)
+            if (leaving := self._leaving.get(adapter.digest)) is not None:
+                await asyncio.wait({leaving})
             async with self._loading:
                 await self._engine.load(adapter.digest, adapter.path)
         except (AdapterDamaged, AdapterLoadFailed) as error:

@@ -139,7 +139,7 @@ def test_a_header_that_lies_about_sizes_is_refused(make_adapter: MakeAdapter, ti
         check(folder, tiny_base, LIMITS)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_harmless(
     data: st.DataObject, make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
@@ -155,3 +155,65 @@ def test_a_damaged_file_is_refused_or_harmless(
     (tmp_path / WEIGHTS).write_bytes(content)
     with contextlib.suppress(InvalidAdapter):
         check(tmp_path, tiny_base, LIMITS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NUMBERS = st.integers(-(2**65), 2**65) | st.sampled_from([0, 1, 4, 16, 64, 1024])
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "BF16", "F64", "I8", "F8_E4M3", "X"]) | JSON,
+        "shape": st.lists(NUMBERS, max_size=4) | JSON,
+        "data_offsets": st.lists(NUMBERS, max_size=3) | JSON,
+    },
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.dictionaries(st.sampled_from([KEY, KEY_B, "__metadata__"]) | st.text(), ENTRIES | JSON, max_size=4),
+    size=st.integers(0, 4096),
+    length=st.none() | st.integers(0, 2**64 - 1),
+)
+def test_an_invented_header_is_refused(
+    header: dict[str, Any], size: int, length: int | None, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": tiny_base.name}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    text = json.dumps(header).encode()
+    (tmp_path / WEIGHTS).write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + bytes(size))
+    with pytest.raises(InvalidAdapter):
+        check(tmp_path, tiny_base, LIMITS)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    change=st.dictionaries(
+        st.sampled_from(["r", "lora_alpha", "rank_pattern", "alpha_pattern", "bias", "modules_to_save", "use_dora"])
+        | st.text(max_size=8),
+        JSON,
+        max_size=4,
+    ),
+    manifest=st.none() | JSON,
+)
+def test_an_invented_config_is_refused_or_harmless(
+    change: dict[str, Any],
+    manifest: Any,
+    make_adapter: MakeAdapter,
+    tiny_base: BaseModel,
+    tmp_path: Path,
+) -> None:
+    if not (tmp_path / "good").exists():
+        make_adapter(tiny_base, rank=4).rename(tmp_path / "good")
+        (tmp_path / WEIGHTS).symlink_to(tmp_path / "good" / WEIGHTS)
+    good = json.loads((tmp_path / "good" / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**good, **change}))
+    (tmp_path / "manifest.json").unlink(missing_ok=True)
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with contextlib.suppress(InvalidAdapter):
+        assert check(tmp_path, tiny_base, LIMITS).rank == 4

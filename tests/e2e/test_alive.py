@@ -1,4 +1,4 @@
-"""A server of its own to be mistreated: its engine killed, its files damaged, its disk full, stopped while it streams."""
+"""A server of its own to mistreat: its engine killed, its files damaged, its disk full, stopped while it streams."""
 
 import asyncio
 import resource
@@ -114,21 +114,21 @@ def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
         running = asyncio.Semaphore(0)
 
         async def plain(model: str) -> str | None:
-            try:
+            with pytest.raises(openai.InternalServerError) as refused:
                 await client.chat.completions.create(model=model, max_tokens=2000, **ENDLESS)
-            except openai.InternalServerError as error:
-                assert error.status_code == 503
-                return error.code
-            return None
+            assert refused.value.status_code == 503
+            return refused.value.code
 
         async def stream(model: str) -> str | None:
             chunks = await client.chat.completions.create(model=model, max_tokens=2000, stream=True, **ENDLESS)
-            try:
+
+            async def read() -> None:
                 async for _ in chunks:
                     running.release()
-            except openai.APIError as error:
-                return error.code
-            return None
+
+            with pytest.raises(openai.APIError) as broken:
+                await read()
+            return broken.value.code
 
         requests = [asyncio.create_task(ask(name)) for ask in (plain, stream) for name in NAMES * 8]
         async with asyncio.timeout(60):

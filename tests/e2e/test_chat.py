@@ -131,12 +131,26 @@ def test_unknown_and_null_fields_are_taken(running: Running) -> None:
 
 
 def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise: list[str]) -> None:
-    """Base and four adapters in one batch, token for token what each answers alone; vLLM's own CPU path fails this.
+    """64 at once over base and four adapters, five rounds, token for token what each answers alone.
 
-    Where the two best tokens are closer than what bf16 can tell apart, alone or not, either may come.
+    vLLM's own CPU path fails this. In bf16 the two best tokens can be closer than rounding, alone or not; there, and
+    only there, either may come.
     """
-    prompts = ["What is the capital of France?", "Name a fruit.", "Why is the sky blue?"]
-    pairs = [(model, prompt) for model in (BASE, *noise) for prompt in prompts]
+    topics = (
+        "France",
+        "fruit",
+        "the sky",
+        "the sea",
+        "bread",
+        "a cat",
+        "winter",
+        "music",
+        "Rome",
+        "gold",
+        "tea",
+        "time",
+    )
+    pairs = [(model, f"Tell me about {topic}.") for topic in (*topics, "chess") for model in (BASE, *noise)][:64]
 
     async def answers(together: bool) -> list[list[ChatCompletionTokenLogprob]]:
         client = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
@@ -146,7 +160,7 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
                 model=model,
                 messages=[{"role": "user", "content": prompt}],
                 temperature=0,
-                max_tokens=12,
+                max_tokens=8,
                 logprobs=True,
                 top_logprobs=2,
             )
@@ -158,8 +172,9 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
         return [await answer(*pair) for pair in pairs]
 
     alone = asyncio.run(answers(together=False))
-    assert len({tuple(token.token for token in answer) for answer in alone[:: len(prompts)]}) > 2
-    for _ in range(2):
+    assert len({tuple(token.token for token in answer) for answer in alone[:5]}) > 2, "the adapters do something"
+    whole = 0
+    for _ in range(5):
         for pair, expected, got in zip(pairs, alone, asyncio.run(answers(together=True)), strict=True):
             for one, other in zip(expected, got, strict=False):
                 margin = one.top_logprobs[0].logprob - one.top_logprobs[1].logprob
@@ -167,6 +182,9 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
                     break
                 assert one.token == other.token, (pair, margin)
                 assert abs(one.logprob - other.logprob) < BF16_NATS, (pair, one.token)
+            else:
+                whole += 1
+    assert whole >= 5 * len(pairs) * 0.7, "ties are rare"
 
 
 def test_a_client_that_goes_frees_the_engine(running: Running) -> None:

@@ -12,6 +12,7 @@ from demo.server import serve
 from tests.conftest import MakeAdapter
 
 NAME = "ft:tiny:acme:support:1"
+ALIAS = "ft:tiny:acme:support"
 
 
 def test_after_sigkill_everything_is_there(
@@ -24,6 +25,7 @@ def test_after_sigkill_everything_is_there(
         client.post("/../admin/adapters", body={"name": NAME, "path": str(adapter)}, cast_to=object)
         file = client.files.create(file=("a.jsonl", io.BytesIO(b"{}\n")), purpose="fine-tune")
         before = client.models.retrieve(NAME)
+        client.put(f"/../admin/adapters/aliases/{ALIAS}", body={"weights": {NAME: 1}}, cast_to=object)
 
         command = [sys.executable, "-m", "server.cli", "serve", "--model", str(tiny), "--data-dir", str(data)]
         second = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, check=False)
@@ -35,4 +37,5 @@ def test_after_sigkill_everything_is_there(
     with serve(tiny, data) as server:
         client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
         assert client.models.retrieve(NAME) == before
+        assert server.get(f"/admin/adapters/aliases/{ALIAS}").json()["weights"] == {NAME: 1}
         assert client.files.content(file.id).content == b"{}\n"

@@ -9,8 +9,10 @@ from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from adapters.base import BaseModel
 from demo import finetune
 from demo.tasks import TICKETS
+from tests.conftest import MakeAdapter
 from tests.e2e.conftest import BF16_NATS, Running
 from training.data import Example, Message
 from training.render import IGNORED, render
@@ -49,3 +51,54 @@ def test_the_trained_answers_have_the_served_probabilities(
             assert abs(token.logprob - scores[at - 1, labels[at]].item()) < BF16_NATS, token
             compared += 1
     assert compared > 60
+
+
+def test_every_kind_of_adapter_has_transformers_and_pefts_probabilities(
+    running: Running,
+    client: openai.OpenAI,
+    smollm2: Path,
+    smollm2_base: BaseModel,
+    tokenizer: Any,
+    make_adapter: MakeAdapter,
+) -> None:
+    """Ranks at and below the limit, rsLoRA, patterns, bf16 files, few modules and all: prompt of 40 tokens, then 12."""
+    linear = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    kinds: dict[str, dict[str, Any]] = {
+        "rank-16": {"rank": 16, "modules": linear, "scale": 0.03},
+        "rank-3": {"rank": 3, "modules": ("k_proj", "gate_proj"), "scale": 0.06},
+        "rslora": {"rank": 8, "scale": 0.03, "config": {"use_rslora": True}},
+        "patterns": {"rank": 8, "scale": 0.04, "config": {"alpha_pattern": {"v_proj": 2}}},
+        "bf16": {
+            "rank": 8,
+            "modules": linear,
+            "scale": 0.03,
+            "edit": lambda tensors: tensors.update({key: tensor.bfloat16() for key, tensor in tensors.items()}),
+        },
+    }
+    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
+    messages: Any = [{"role": "user", "content": "Tell me about the sea."}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    unlike_base = 0
+    for seed, (kind, change) in enumerate(kinds.items()):
+        name = f"ft:SmolLM2-135M-Instruct:test:{kind}:1"
+        folder = make_adapter(smollm2_base, seed=400 + seed, **change)
+        model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind.replace("-", "_")).eval()
+        running.register(name, folder)
+        served = client.chat.completions.create(
+            model=name, messages=messages, temperature=0, max_tokens=12, logprobs=True, top_logprobs=5
+        )
+        assert served.choices[0].logprobs is not None
+        ids = list(prompt)
+        for position, token in enumerate(served.choices[0].logprobs.content or []):
+            with torch.inference_mode():
+                scores = model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+            ranked = {tokenizer.decode([index]): (index, scores[index].item()) for index in scores.topk(50).indices}
+            index, logprob = ranked[token.token]
+            assert abs(token.logprob - logprob) < BF16_NATS, (kind, position, token.token)
+            ids.append(int(index))
+        with torch.inference_mode(), model.disable_adapter():
+            plain = model(input_ids=torch.tensor([ids[:-1]])).logits[0, -1].float().log_softmax(-1)
+        unlike_base += abs(plain[ids[-1]].item() - (served.choices[0].logprobs.content or [])[-1].logprob) > BF16_NATS
+        base = model.unload()
+        client.models.delete(name)
+    assert unlike_base >= 3, "the adapters change what is said"
