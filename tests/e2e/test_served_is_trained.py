@@ -78,7 +78,6 @@ def test_every_kind_of_adapter_has_transformers_and_pefts_probabilities(
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     messages: Any = [{"role": "user", "content": "Tell me about the sea."}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    unlike_base = 0
     for seed, (kind, change) in enumerate(kinds.items()):
         name = f"ft:SmolLM2-135M-Instruct:test:{kind}:1"
         folder = make_adapter(smollm2_base, seed=400 + seed, **change)
@@ -97,8 +96,9 @@ def test_every_kind_of_adapter_has_transformers_and_pefts_probabilities(
             assert abs(token.logprob - logprob) < BF16_NATS, (kind, position, token.token)
             ids.append(int(index))
         with torch.inference_mode(), model.disable_adapter():
-            plain = model(input_ids=torch.tensor([ids[:-1]])).logits[0, -1].float().log_softmax(-1)
-        unlike_base += abs(plain[ids[-1]].item() - (served.choices[0].logprobs.content or [])[-1].logprob) > BF16_NATS
+            plain = model(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        logprobs = [token.logprob for token in served.choices[0].logprobs.content or []]
+        distances = [abs(row[i] - one) for row, i, one in zip(plain, ids[len(prompt) :], logprobs, strict=True)]
+        assert max(distances) > 2 * BF16_NATS, f"{kind}: the adapter changes what is said"
         base = model.unload()
         client.models.delete(name)
-    assert unlike_base >= 3, "the adapters change what is said"
