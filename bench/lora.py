@@ -3,6 +3,7 @@
 import asyncio
 import json
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bench.load import Figures, run
 from bench.servers import MAX_LORAS, Target, stock, tuneport
 
 ROUNDS = 3
+PAUSE_SECONDS = 2  # stock vLLM's worker spins on a core for a second after its last step: the other's round waits
 RANK = 8
 ADAPTERS = 16
 REQUESTS = {1: 2, 4: 4, 16: 16, 64: 64}  # clients -> requests a round
@@ -74,6 +76,7 @@ def _row(workload: str, clients: int, models: list[str], targets: tuple[Target, 
     rounds: dict[str, list[Figures]] = {target.name: [] for target in targets}
     for number in range(ROUNDS + 1):  # the first, a short one, warms up
         for target in targets:
+            time.sleep(PAUSE_SECONDS)
             requests = REQUESTS[clients] if number else len(models)
             figures = asyncio.run(run(target, models, clients, requests, number))
             if number:

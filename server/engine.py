@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEALTH_CHECK_SECONDS = 0.5
+PLUGIN = "tuneport_lora_cpu"  # the entry point of lora_cpu.py, see pyproject.toml
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
@@ -186,6 +187,8 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
     cores = len(os.sched_getaffinity(0))
     for name, value in {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)}.items():
         os.environ.setdefault(name, value)
+    if "VLLM_PLUGINS" in os.environ:  # a list of what may be loaded: without our plug-in answers on a CPU are wrong
+        os.environ["VLLM_PLUGINS"] += f",{PLUGIN}"
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -211,6 +214,8 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
         disable_log_stats=True,
         **device,
     )
+    if current_platform.is_cpu() and "lora_cpu" not in current_platform.get_punica_wrapper():
+        raise RuntimeError(f"vLLM did not load the plug-in {PLUGIN}; install Tuneport as a package (`make setup`)")
     return AsyncLLM.from_engine_args(arguments)
 
 

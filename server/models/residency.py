@@ -95,6 +95,7 @@ class Residency:
         except asyncio.CancelledError:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+                self._admit()
             elif not waiter.turn.cancelled():  # the turn came in the moment of the cancellation
                 self._release(waiter.turn.result())
             raise

@@ -46,6 +46,7 @@ class Running:
 def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("allowed")
     os.environ["TUNEPORT_MAX_CPU_LORAS"] = str(MAX_CPU_LORAS)
+    os.environ["VLLM_PLUGINS"] = ""  # as somebody might have it; ours must be loaded all the same
     os.environ["TUNEPORT_MAX_ADAPTER_BYTES"] = str(64 * 1024**2)
     with serve(smollm2, tmp_path_factory.mktemp("data"), "--adapter-root", str(root), "--max-loras", "4") as server:
         server.wait("/ready")
