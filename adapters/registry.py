@@ -182,6 +182,14 @@ class Registry:
                 self._adapter(row) for row in session.scalars(select(_AdapterRow).where(_AdapterRow.digest == digest))
             ]
 
+    def pinned(self) -> "list[Adapter]":
+        """The pinned adapters of this base model."""
+        with Session(self._engine) as session:
+            rows = session.scalars(
+                select(_AdapterRow).where(_AdapterRow.base_model == self.base.name, _AdapterRow.pinned)
+            )
+            return [self._adapter(row) for row in rows]
+
     def pin(self, name: str, pinned: bool) -> Adapter:
         """Note whether the adapter is to stay in the engine's memory.
 

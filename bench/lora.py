@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.adapters import random_adapters
 from bench.load import Figures, run
-from bench.servers import MAX_LORAS, Target, stock, tuneport
+from bench.servers import MAX_LORAS, STOCK, TUNEPORT, Target, stock, tuneport
 
 ROUNDS = 3
 PAUSE_SECONDS = 2  # stock vLLM's worker spins on a core for a second after its last step: the other's round waits
@@ -55,10 +55,10 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     own_base = {
-        row["clients"]: row["tuneport"]["tokens_per_second"] for row in results["rows"] if row["workload"] == "base"
+        row["clients"]: row[TUNEPORT]["tokens_per_second"] for row in results["rows"] if row["workload"] == "base"
     }
     for row in results["rows"]:
-        stock, ours = row["stock vLLM"], row["tuneport"]
+        stock, ours = row[STOCK], row[TUNEPORT]
         rates = [f"{s['tokens_per_second']:.0f} ({s['lowest']:.0f}-{s['highest']:.0f})" for s in (stock, ours)]
         ratio = ours["tokens_per_second"] / stock["tokens_per_second"]
         asked = TARGETS.get((row["workload"], row["clients"]), "")

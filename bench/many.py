@@ -13,7 +13,7 @@ import psutil
 
 from bench.adapters import random_adapters
 from bench.load import chat, connect, percentile
-from bench.servers import MAX_LORAS, Target, stock, tuneport
+from bench.servers import MAX_LORAS, STOCK, TUNEPORT, Target, stock, tuneport
 
 ADAPTERS = 1000
 CLIENTS = 64
@@ -38,7 +38,7 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
                 "uniform": asyncio.run(_traffic(target, _uniform(names))),
             }
             print(target.name, results[target.name], flush=True)
-            if target.api_key != "none":
+            if target.name == TUNEPORT:
                 results["list_seconds"] = _list_seconds(target)
                 results["memory_bytes"] = asyncio.run(_cycles(target, names))
     return results
@@ -51,8 +51,8 @@ def table(results: dict[str, Any]) -> str:
         "TTFT p50 | Tuneport TTFT p50 | Tuneport TTFT p99 | rarest tenth's p99 to the median |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for workload, ours in results["tuneport"].items():
-        theirs = results["stock vLLM"][workload]
+    for workload, ours in results[TUNEPORT].items():
+        theirs = results[STOCK][workload]
         rare = f"{ours['rare_first_token_p99'] / ours['first_token_p50']:.1f}"
         lines.append(
             f"| {workload} | {theirs['tokens_per_second']:.0f} | {ours['tokens_per_second']:.0f} | "

@@ -187,8 +187,9 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
     cores = len(os.sched_getaffinity(0))
     for name, value in {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)}.items():
         os.environ.setdefault(name, value)
-    if "VLLM_PLUGINS" in os.environ:  # a list of what may be loaded: without our plug-in answers on a CPU are wrong
-        os.environ["VLLM_PLUGINS"] += f",{PLUGIN}"
+    allowed = os.environ.get("VLLM_PLUGINS")  # a list of what may be loaded: without ours, answers on a CPU are wrong
+    if allowed is not None and PLUGIN not in allowed.split(","):
+        os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -157,9 +157,8 @@ class _Layer:
         self._batch: _Batch | None = None
         self._version = -1
         self._described: set[int] = set()
-        self._floats: dict[
-            int, list[tuple[torch.Tensor, torch.Tensor]]
-        ] = {}  # reused: new memory costs more than the copy
+        # Reused: new memory costs more than the copy into it.
+        self._floats: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._product: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, batch: "_Batch", y: torch.Tensor, x: torch.Tensor) -> None:

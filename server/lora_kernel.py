@@ -23,9 +23,9 @@ from numba.extending import intrinsic
 # The call's description. Addresses: x (rows, in) and y (rows, width), bf16 and contiguous; the rows to do and the slot
 # of each, sorted by slot, COUNT of them; scratch space, STRIDE bytes for each thread.
 X, Y, ROWS, SLOTS, COUNT, SCRATCH, STRIDE, WIDTH, FEATURES, SLICES, NEXT, THREAD = range(12)
-SIZES = (
-    12  # width of each slice; then, for each slot and slice, rank and addresses of fp32 A (rank, in), B^T (rank, width)
-)
+# From here on the width of each slice; then, for each slot and slice, rank and addresses of fp32 A (rank, in) and
+# B^T (rank, width).
+SIZES = 12
 
 BLOCK = 4  # rows of a slot that share one reading of A
 CHUNK = 4 * BLOCK  # rows that a thread takes at a time

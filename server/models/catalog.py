@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from adapters.registry import Adapter, Alias, Registry
 from server.generation import InvalidRequest
 from server.http.metrics import Metrics
 from server.models.residency import Residency
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class Catalog:
         self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
         self._removing: set[str] = set()
         self.base = Model(registry.base.name, None, Manifest())
-        for adapter in registry.list():
-            if adapter.pinned:
+        for adapter in registry.pinned():
+            try:
                 residency.pin(adapter.digest)
+            except InvalidRequest as error:  # max_cpu_loras was lowered since: serve, and say what is not pinned
+                logger.warning("%s stays unpinned: %s", adapter.name, error)
 
     def list(self) -> list[Entry]:
         """The base, then every adapter and alias, oldest first."""
@@ -179,8 +184,7 @@ class Catalog:
 
     async def restore(self) -> None:
         """Load into a new engine what it should hold: see `Residency.restore`."""
-        adapters = await asyncio.to_thread(self.registry.list)
-        await self.residency.restore([adapter for adapter in adapters if adapter.pinned])
+        await self.residency.restore(await asyncio.to_thread(self.registry.pinned))
 
     async def _find(self, name: str) -> Model:
         if name == self.base.name:
