@@ -39,6 +39,17 @@ class BaseModel:
                     shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
         return cls(name or path.name, path, shapes)
 
+    def is_named(self, name: str) -> bool:
+        """Whether a name that a trainer wrote means these weights, whatever its folder, owner and quantisation."""
+        return _plain(name) == _plain(self.name)
+
+
+def _plain(name: str) -> str:
+    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    for suffix in ("-unsloth-bnb-4bit", "-bnb-4bit", "-bnb-8bit"):
+        last = last.removesuffix(suffix)
+    return last
+
 
 def _header(file: Path) -> dict[str, dict[str, list[int]]]:
     with file.open("rb") as stream:

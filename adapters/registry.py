@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, delete, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from adapters import names, validate
+from adapters import foreign, names, validate
 from adapters.base import BaseModel
 from adapters.database import migrate
 from adapters.errors import AdapterInUse, AdapterNotFound, InvalidAlias, NameTaken, TooManyAdapters
@@ -131,6 +131,7 @@ class Registry:
         self._check_room(name)
         with self.store.staging() as staged:
             self.store.copy_in(source, staged, self.limits.max_bytes)
+            foreign.adopt(staged, self.base)
             info = validate.check(staged, self.base, self.limits)
             digest = self.store.seal(staged)
             with self._writing, Session(self._engine, expire_on_commit=False) as session:

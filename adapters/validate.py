@@ -138,8 +138,8 @@ def _read_config(path: Path, base: BaseModel, limits: Limits) -> _Config:
     for key, alpha in (config.alpha_pattern or {}).items():
         if not math.isfinite(alpha):
             raise InvalidAdapter(f"{CONFIG}.alpha_pattern.{key}", f"is {alpha}; expected a finite number")
-    trained_on = (config.base_model_name_or_path or "").rstrip("/").rsplit("/", 1)[-1]
-    if trained_on and trained_on.lower() != base.name.rsplit("/", 1)[-1].lower():
+    trained_on = config.base_model_name_or_path
+    if trained_on and not base.is_named(trained_on):
         raise InvalidAdapter(
             f"{CONFIG}.base_model_name_or_path",
             f"is {config.base_model_name_or_path!r}; this server runs {base.name!r}. If they are the same model, "

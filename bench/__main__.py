@@ -8,12 +8,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import hotload, lora, many, serving
+from bench import durability, hotload, lora, many, serving, training
 from demo.base import prepare
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BENCHES = {"serving": serving, "lora": lora, "hotload": hotload, "many": many}
+BENCHES = {
+    "serving": serving,
+    "lora": lora,
+    "hotload": hotload,
+    "many": many,
+    "training": training,
+    "durability": durability,
+}
 
 
 def main(wanted: list[str]) -> None:

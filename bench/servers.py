@@ -44,12 +44,17 @@ class Target:
         httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextlib.contextmanager
 def stock(model: Path, log: Path) -> Iterator[Target]:
     """vLLM's own server as a user starts it, with LoRA on; our plug-in is kept out."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     flags = [
         "--enable-lora",

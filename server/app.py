@@ -1,12 +1,15 @@
 """The composition root: `create_app(settings)` puts the parts together; its lifespan starts and stops them."""
 
+import asyncio
 import fcntl
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.base import BaseModel
 from adapters.database import connect
@@ -23,17 +26,28 @@ from server.http.middleware import Envelope
 from server.jobs import JobQueue
 from server.models.catalog import Catalog
 from server.models.residency import Residency
-from server.openai import chat, files, fine_tuning, models
+from server.openai import chat, files, models, uploads
+from server.openai.fine_tuning import graders, permissions
+from server.openai.fine_tuning import jobs as fine_tuning
 from server.services import Services
 from server.settings import Settings
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
+from server.state.permissions import Permissions
 from server.state.tables import migrate
+from server.state.uploads import MAX_PART_BYTES, Uploads
 from server.supervisor import Supervisor
+from server.trainers import Trainers
 
+logger = logging.getLogger(__name__)
+
+TIDY_SECONDS = 600.0
 REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
-ROUTERS = (chat, models, files, fine_tuning, admin_aliases, admin_adapters, admin_keys, operations)
+ROUTERS = (
+    *(chat, models, files, uploads, fine_tuning, graders, permissions),
+    *(admin_aliases, admin_adapters, admin_keys, operations),
+)
 
 
 class DataFolderBusy(RuntimeError):
@@ -54,7 +68,8 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
             app.state.services = parts
             parts.supervisor.start()
             await parts.queue.start()
-            yield
+            async with _tidying(parts):
+                yield
             await parts.queue.stop()
             await parts.supervisor.stop()
 
@@ -64,7 +79,11 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
     app.add_middleware(
         Envelope,
         max_body_bytes=settings.max_body_bytes,
-        uploads={"/v1/files": settings.max_file_bytes, "/admin/adapters": settings.max_adapter_bytes},
+        uploads={
+            "/v1/files": settings.max_file_bytes,
+            "/v1/uploads/": MAX_PART_BYTES,
+            "/admin/adapters": settings.max_adapter_bytes,
+        },
     )
     errors.install(app)
     for module in ROUTERS:
@@ -91,7 +110,6 @@ def _build(settings: Settings, base: BaseModel) -> Services:
     engine = VllmEngine(base, options)
     residency = Residency(engine, registry.store, metrics, slots=settings.max_loras, capacity=settings.max_cpu_loras)
     catalog = Catalog(registry, residency, metrics)
-    supervisor = Supervisor(engine, catalog, metrics)
     stored = Files(database, data / "files", settings.max_file_bytes)
     jobs = Jobs(database, data / "jobs")
     queue = JobQueue(
@@ -100,21 +118,47 @@ def _build(settings: Settings, base: BaseModel) -> Services:
         catalog,
         base,
         metrics,
+        Trainers(settings.warm_trainer),
         organization=settings.organization,
         max_running=settings.max_running_jobs,
+        judge=settings.judge(),
+        devices=settings.training_devices,
+        gpu_memory_share=1 - settings.gpu_memory_utilization,
     )
     return Services(
         settings,
         engine,
-        supervisor,
+        Supervisor(engine, catalog, metrics, on_ready=queue.warm),
         catalog,
         Keys(database),
         stored,
+        Uploads(database, data / "uploads", stored, settings.max_file_bytes),
+        Permissions(database),
         jobs,
         queue,
         metrics,
         CapacityLimiter(REGISTRATIONS),
     )
+
+
+@asynccontextmanager
+async def _tidying(parts: Services) -> AsyncIterator[None]:
+    """Delete what has expired, at start and every ten minutes."""
+
+    async def tidy() -> None:
+        while True:
+            try:
+                await asyncio.to_thread(parts.files.delete_expired, parts.jobs.uses_file)
+                await asyncio.to_thread(parts.uploads.delete_expired)
+            except (OSError, SQLAlchemyError):
+                logger.exception("what has expired could not be deleted; trying again later")
+            await asyncio.sleep(TIDY_SECONDS)
+
+    task = asyncio.create_task(tidy())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @contextmanager

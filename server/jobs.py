@@ -10,10 +10,8 @@ import contextlib
 import csv
 import io
 import logging
-import os
-import signal
-import sys
-from collections.abc import Coroutine
+import shutil
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,15 @@ from server.models.catalog import Catalog
 from server.state.files import Files
 from server.state.jobs import RUNNING, WAITING, Jobs
 from server.state.tables import JobRow
-from training.job import Failure, Hyperparameters, JobDirectory, Result, TrainingJob, read_lines
+from server.trainers import Trainers
+from training.directory import JobDirectory, read_lines
+from training.graders.judge import KEY_VARIABLE, URL_VARIABLE, Judge
+from training.job import GPU_SHARE_VARIABLE, KEPT_CHECKPOINTS, Failure, Result, TrainingJob
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-STOP_GRACE_SECONDS = 3.0
-MAX_STARTS = 4  # the first, and three after a trainer died without a word
-KEPT_CHECKPOINTS = 3  # as many as OpenAI keeps
+MAX_STARTS = 4  # without a new checkpoint between them: the first, and three after a trainer died without a word
 
 
 class JobQueue:
@@ -45,20 +44,37 @@ class JobQueue:
         catalog: Catalog,
         base: BaseModel,
         metrics: Metrics,
+        trainers: Trainers,
         *,
         organization: str,
         max_running: int,
+        judge: Judge | None = None,
+        devices: Sequence[str] = (),
+        gpu_memory_share: float = 1.0,
     ) -> None:
+        """Make a queue; nothing runs yet.
+
+        Args:
+            judge: of score_model graders.
+            devices: CUDA devices, one for each running job; none: trainers see what the server sees.
+            gpu_memory_share: of a GPU's memory, what serving leaves to a trainer.
+        """
         self._jobs = jobs
         self._files = files
         self._catalog = catalog
         self._base = base
         self._metrics = metrics
+        self._trainers = trainers
         self._organization = organization
-        self._max_running = max_running
+        self._max_running = min(max_running, len(devices)) if devices else max_running
+        self._judge = judge
+        self._devices = list(devices)
+        self._placed: dict[str, str] = {}
+        self._gpu_memory_share = gpu_memory_share
         self._running: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._warming = False
 
     async def start(self) -> None:
         """Take up what a former process left, then the queue."""
@@ -74,7 +90,13 @@ class JobQueue:
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), *([self._loop] if self._loop else []), return_exceptions=True)
-        await asyncio.gather(*(_kill(self._jobs.directory(job_id)) for job_id in running))
+        await asyncio.gather(*(self._trainers.stop(self._jobs.directory(job_id)) for job_id in running))
+        self._trainers.close()
+
+    def warm(self) -> None:
+        """From now on have a trainer wait for the next job, whenever none runs; call it once the engine is up."""
+        self._warming = True
+        self._changed.set()
 
     def wake(self) -> None:
         """Look at the queue now; call it after a job was created."""
@@ -93,19 +115,50 @@ class JobQueue:
             directory.event("The job was cancelled", level="warn")
             # A trainer that is only just starting finds the outcome before it trains.
             directory.finish(Failure(code="cancelled", message="the job was cancelled"))
+        await self._stop_trainer(job_id)
+        return row
+
+    async def pause(self, job_id: str) -> JobRow:
+        """Stop a job, waiting or running; its trainer saves a checkpoint first, where a step takes less than the grace.
+
+        Raises:
+            NotFound, InvalidState: see `Jobs.pause`.
+        """
+        row = await asyncio.to_thread(self._jobs.pause, job_id)
+        await self._stop_trainer(job_id)
+        directory = self._jobs.directory(job_id)
+        if directory.path.is_dir():
+            directory.event("The job was paused")
+        return row
+
+    async def resume(self, job_id: str) -> JobRow:
+        """Queue a paused job again.
+
+        Raises:
+            NotFound, InvalidState: see `Jobs.resume`.
+        """
+        row = await asyncio.to_thread(self._jobs.resume, job_id)
+        directory = self._jobs.directory(job_id)
+        if directory.path.is_dir():
+            directory.event("The job was resumed")
+        self.wake()
+        return row
+
+    async def _stop_trainer(self, job_id: str) -> None:
         task = self._running.get(job_id)
         if task is not None:
             task.cancel()
-            await _kill(directory)
-        return row
+            await self._trainers.stop(self._jobs.directory(job_id))
 
     async def _work(self) -> None:
         while True:
             self._changed.clear()
             waiting = await asyncio.to_thread(self._jobs.with_status, WAITING)
             for row in waiting[: max(0, self._max_running - len(self._running))]:
-                if self._jobs.advance(row.id, RUNNING[0]):
+                if self._jobs.advance(row.id, RUNNING[0], only_from=(WAITING,)):
                     self._spawn(row.id, self._run(row))
+            if not waiting and not self._running and self._warming:
+                await self._trainers.warm()
             await self._changed.wait()
 
     def _spawn(self, job_id: str, run: Coroutine[Any, Any, None]) -> None:
@@ -135,15 +188,19 @@ class JobQueue:
 
     async def _train(self, row: JobRow) -> Result | Failure:
         directory = await asyncio.to_thread(self._prepare, row)
-        starts = 0
+        starts, saved = 0, 0
         while (outcome := directory.outcome()) is None:
             if directory.runner() is None:
+                if (newest := directory.newest_checkpoint()) > saved:
+                    starts, saved = 0, newest
                 if starts == MAX_STARTS:
-                    return Failure(code="server_error", message=f"the trainer died {MAX_STARTS} times; see trainer.log")
+                    return Failure(
+                        code="server_error", message=f"the trainer died {MAX_STARTS} times in a row; see trainer.log"
+                    )
                 starts += 1
-                if starts > 1:
-                    directory.event("The trainer died; going on from the last checkpoint", level="warn")
-                process = await _start(directory)
+                if starts > 1 or saved:
+                    directory.event("Going on from the last checkpoint", level="warn")
+                process = await self._trainers.start(directory, self._environment(row))
                 while process.returncode is None:
                     with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(process.wait(), POLL_SECONDS)
@@ -154,17 +211,48 @@ class JobQueue:
         return outcome
 
     def _prepare(self, row: JobRow) -> JobDirectory:
-        validation = self._files.get(row.validation_file).path if row.validation_file else None
         job = TrainingJob(
             id=row.id,
             base_model=self._base.name,
             base_path=self._base.path,
+            parent=self._copy_parent(row),
             training_file=self._files.get(row.training_file).path.absolute(),
-            validation_file=validation.absolute() if validation else None,
-            hyperparameters=Hyperparameters.model_validate(row.hyperparameters),
+            validation_file=self._path(row.validation_file),
+            retention_file=self._path(row.retention_file),
+            method=row.method,  # pyright: ignore[reportArgumentType] (pydantic reads it)
+            gate=row.gate,  # pyright: ignore[reportArgumentType]
             seed=row.seed,
+            accept_findings=row.accept_findings,
+            wandb=row.integrations[0]["wandb"] if row.integrations else None,
         )
         return JobDirectory.create(self._jobs.directory(row.id).path.absolute(), job)
+
+    def _copy_parent(self, row: JobRow) -> Path | None:
+        """The adapter a job goes on from, in the job's own directory: it may be removed meanwhile."""
+        if row.parent is None:
+            return None
+        target = self._jobs.directory(row.id).path.absolute() / "parent"
+        if not target.exists():
+            registry = self._catalog.registry
+            partial = target.with_name(".parent")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(registry.store.path(registry.get(row.parent).digest), partial)
+            partial.rename(target)
+        return target
+
+    def _path(self, file_id: str | None) -> Path | None:
+        return self._files.get(file_id).path.absolute() if file_id else None
+
+    def _environment(self, row: JobRow) -> dict[str, str]:
+        """What a trainer finds in its environment: secrets, which no file of the job may hold, and its device."""
+        environment = {GPU_SHARE_VARIABLE: str(self._gpu_memory_share)}
+        if self._judge is not None:
+            environment |= {URL_VARIABLE: self._judge.url, KEY_VARIABLE: self._judge.key}
+        if self._devices:
+            taken = [self._placed[job_id] for job_id in self._running if job_id in self._placed and job_id != row.id]
+            self._placed[row.id] = next(device for device in self._devices if device not in taken)
+            environment["CUDA_VISIBLE_DEVICES"] = self._placed[row.id]
+        return environment
 
     def _note_progress(self, row: JobRow, directory: JobDirectory) -> None:
         """Once the trainer has accepted the files: the job runs, and `auto` has become numbers."""
@@ -190,45 +278,35 @@ class JobQueue:
             return Failure(code="invalid_adapter", message=f"the trained adapter cannot be served: {error}")
         table = io.BytesIO(_result_csv(directory).encode())
         file_id = "file-" + row.id.removeprefix("ftjob-")
-        self._files.create(table, "step_metrics.csv", "fine-tune-results", file_id)
+        self._files.create(table, "step_metrics.csv", "fine-tune-results", file_id=file_id)
         if self._jobs.advance(
             row.id,
             "succeeded",
             fine_tuned_model=row.result_name,
             trained_tokens=result.trained_tokens,
             result_file=file_id,
-            hyperparameters=result.hyperparameters.model_dump(),
+            hyperparameters=result.hyperparameters,
         ):
+            self._promote(row, result, directory)
             directory.event(f"New fine-tuned model created: {row.result_name}")
             directory.event("The job has successfully completed")
+        directory.drop_checkpoints()
         return None
 
-
-async def _start(directory: JobDirectory) -> asyncio.subprocess.Process:
-    with directory.log_file.open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "training", str(directory.description)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=directory.path,
-            start_new_session=True,
-        )
-
-
-async def _kill(directory: JobDirectory) -> None:
-    """End the job's trainer: SIGTERM, and SIGKILL after a grace."""
-    for sign, grace in ((signal.SIGTERM, STOP_GRACE_SECONDS), (signal.SIGKILL, STOP_GRACE_SECONDS)):
-        runner = directory.runner()
-        if runner is None:
+    def _promote(self, row: JobRow, result: Result, directory: JobDirectory) -> None:
+        """Move the gate's alias to the new model where it passed; else say that it stays."""
+        verdict = result.verdict
+        if verdict is None or verdict.alias is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(runner, sign)
-        for _ in range(round(grace / 0.1)):
-            if directory.runner() is None:
-                return
-            await asyncio.sleep(0.1)
-    logger.error("trainer %s of %s does not end", directory.runner(), Path(directory.path).name)
+        if not verdict.passed:
+            directory.event(f"{verdict.alias} stays where it is: the gate is not passed", level="warn")
+            return
+        try:
+            self._catalog.set_alias(verdict.alias, {row.result_name: 1}, self._organization)
+        except AdapterError as error:
+            directory.event(f"{verdict.alias} could not be moved: {error}", level="error")
+        else:
+            directory.event(f"The gate is passed: {verdict.alias} is now {row.result_name}")
 
 
 def _result_csv(directory: JobDirectory) -> str:

@@ -14,6 +14,8 @@ from server.settings import Settings
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
+from server.state.permissions import Permissions
+from server.state.uploads import Uploads
 from server.supervisor import Supervisor
 
 
@@ -27,6 +29,8 @@ class Services:
     catalog: Catalog
     keys: Keys
     files: Files
+    uploads: Uploads
+    permissions: Permissions
     jobs: Jobs
     queue: JobQueue
     metrics: Metrics

@@ -12,6 +12,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from training.graders.judge import Judge
+from training.job import Gate
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GIB = 1024**3
 
@@ -63,7 +66,20 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
     max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")
+
     max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
+    warm_trainer: bool = Field(
+        default=True, description="Keep a trainer waiting with its imports done: half a GB, a job starts 20 s sooner."
+    )
+    training_devices: list[str] = Field(
+        default_factory=list,
+        description="CUDA devices for trainers, one for each running job; none: what the server sees.",
+    )
+    gate: Gate = Field(default=Gate(), description="Thresholds of new jobs; a job's metadata (gate.*) win.")
+    judge_url: str | None = Field(
+        default=None, description="Where score_model graders ask: an address of OpenAI's shape that ends in /v1."
+    )
+    judge_api_key: SecretStr = Field(default=SecretStr("none"), description="Key for judge_url.")
 
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> "Settings":
@@ -92,6 +108,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then variables, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def judge(self) -> Judge | None:
+        """Whom score_model graders ask."""
+        return Judge(self.judge_url, self.judge_api_key.get_secret_value()) if self.judge_url else None
 
     def database(self) -> str:
         """SQLAlchemy URL of the database."""

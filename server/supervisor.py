@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import tenacity
@@ -26,11 +27,15 @@ Status = Literal["starting", "ready", "restarting", "failed"]
 class Supervisor:
     """Runs the engine for the server's life; `status` is what `/ready` says."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, catalog: Catalog, metrics: Metrics, on_ready: Callable[[], object] = lambda: None
+    ) -> None:
+        """Make one; `on_ready` is called whenever the engine has started."""
         self.status: Status = "starting"
         self._engine = engine
         self._catalog = catalog
         self._metrics = metrics
+        self._on_ready = on_ready
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -88,4 +93,5 @@ class Supervisor:
         self._began = time.monotonic()
         await self._engine.start()
         self.status = "ready"
+        self._on_ready()
         logger.info("the engine is ready after %.0f s", time.monotonic() - self._began)

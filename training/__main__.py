@@ -1,73 +1,218 @@
 """`python -m training JOB.json`: run one job to its outcome, or go on where a killed run stopped.
 
-Exit status 0: succeeded; 1: failed, and `failure.json` says why; anything else: killed, run it again.
+Exit status 0: succeeded; 1: failed, and `failure.json` says why; 75: asked to stop, run it again to go on; anything
+else: killed, run it again.
 """
 
+import importlib
+import json
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from training import data, defaults
-from training.errors import TrainingError
-from training.job import Failure, JobDirectory, Result, TrainingJob
-from training.render import render_all
+from training import defaults
+from training.data import check, reading
+from training.data.findings import DataReport
+from training.data.rows import Example, Pair, Row, Task
+from training.directory import JobDirectory, write_atomically
+from training.errors import DiskFull, Interrupted, InvalidTrainingData, TrainingError
+from training.job import Failure, Preference, Reinforcement, Result, TrainingJob
 
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+if TYPE_CHECKING:
+    from training.methods.outcome import Trained
+
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+GO_ON_LATER = 75  # EX_TEMPFAIL
+_NO_ROOM = ("No space left on device", "File too large", "PytorchStreamWriter failed writing", "Disk quota exceeded")
 
 
 def main() -> int:
     """Entry point."""
     if len(sys.argv) != 2:
-        print("usage: python -m training JOB.json", file=sys.stderr)
+        print("usage: python -m training JOB.json | --wait", file=sys.stderr)
         return 2
     os.environ.update(QUIET)
-    description = Path(sys.argv[1])
+    description = _wait() if sys.argv[1] == "--wait" else Path(sys.argv[1])
+    if description is None:
+        return 0
     directory = JobDirectory(description.absolute().parent)
     with directory.running():
-        outcome = directory.outcome() or _outcome(directory)
+        try:
+            outcome = directory.outcome() or _outcome(directory)
+        except Interrupted:
+            return GO_ON_LATER
     return 0 if isinstance(outcome, Result) else 1
+
+
+def _wait() -> Path | None:
+    """Import what most jobs need, then wait for a line of JSON that names one; None: whoever would send it is gone.
+
+    Then all is as if the job had been named at the start: its log, its folder, its environment.
+    """
+    for module in ("training.methods.supervised", "training.proof.evaluate", "training.proof.report"):
+        importlib.import_module(module)
+    line = sys.stdin.readline()
+    if not line:
+        return None
+    order = json.loads(line)
+    os.environ.update(order["environment"])
+    directory = JobDirectory(Path(order["job"]).parent)
+    log = os.open(directory.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.chdir(directory.path)
+    return directory.description
 
 
 def _outcome(directory: JobDirectory) -> Result | Failure:
     try:
         result: Result | Failure = run(directory.job(), directory)
+    except Interrupted:
+        raise
     except TrainingError as error:
         result = Failure(code=error.code, message=str(error), param=error.param)
     except Exception as error:  # noqa: BLE001 (the process border: the traceback is logged, the job fails)
         traceback.print_exc()
-        result = Failure(code="server_error", message=f"the trainer broke off: {type(error).__name__}: {error}")
+        if any(sign in str(error) for sign in _NO_ROOM):
+            shutil.rmtree(directory.checkpoints, ignore_errors=True)  # makes room to say so; a failed job needs none
+            result = Failure(code=DiskFull.code, message="the disk is full: free some room, and start the job again")
+        else:
+            result = Failure(code="server_error", message=f"the trainer broke off: {type(error).__name__}: {error}")
     directory.finish(result)
     return result
 
 
 def run(job: TrainingJob, directory: JobDirectory) -> Result:
-    """Check the data, then train; imports of seconds wait until the data are known to be good."""
+    """Check the data, train, prove; imports of seconds wait until the data are known to be good."""
     directory.event("Validating training file")
-    examples = data.read(job.training_file)
-    validation = data.read(job.validation_file, "validation_file", min_rows=1) if job.validation_file else None
+    if job.wandb is not None:
+        given = {
+            "WANDB_PROJECT": job.wandb.project,
+            "WANDB_ENTITY": job.wandb.entity,
+            "WANDB_TAGS": ",".join(job.wandb.tags),
+        }
+        os.environ.update({name: value for name, value in given.items() if value})
+
+    rows, held_out = _read(job, directory)
 
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(job.base_path)
     tokenizer = AutoTokenizer.from_pretrained(job.base_path)
-    if validation is None:
-        examples, validation = data.hold_out(examples, job.seed)
-        directory.event(f"No validation file: {len(validation)} of the training file's rows are held out")
     limit = config.max_position_embeddings
-    rows = render_all(tokenizer, examples, limit)
-    held_out = render_all(tokenizer, validation, limit, "validation_file" if job.validation_file else "training_file")
-    hyperparameters = defaults.resolve(job.hyperparameters, rows=len(rows), hidden_size=config.hidden_size)
+    report = check.check(
+        job.training_file, job.method.type, validation=job.validation_file, tokenizer=tokenizer, limit=limit
+    )
+    write_atomically(directory.data_report, report)
+    _heed(report, job, directory)
+    if held_out is None:
+        rows, held_out = reading.hold_out(rows, job.seed)
+        directory.event(f"No validation file: {len(held_out)} of the training file's rows are held out")
+    hyperparameters = defaults.resolve(job.method, rows=len(rows), hidden_size=config.hidden_size)
     directory.event(
-        f"Files validated: {len(rows)} rows to train on ({sum(len(row['input_ids']) for row in rows)} tokens), "
+        f"Files validated: {len(rows)} rows to train on ({report.tokens.total} tokens in the file), "
         f"{len(held_out)} to validate; {hyperparameters.n_epochs} epochs, batch size {hyperparameters.batch_size}, "
         f"learning rate {hyperparameters.learning_rate:.2g}",
-        data={"hyperparameters": hyperparameters.as_hyperparameters().model_dump()},
+        data={"hyperparameters": hyperparameters.wire(job.method)},
     )
+    trained = _train(job, directory, tokenizer, rows, held_out, hyperparameters, limit)
+    return _prove(trained, job, directory, tokenizer, held_out, report)
 
-    from training import supervised
 
-    return supervised.train(job, directory, tokenizer, rows, held_out, hyperparameters)
+def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Row] | None]:
+    """Rows to train on and to validate with; None: they are to be held out."""
+    kind = job.method.type
+    try:
+        rows = reading.read(job.training_file, kind)
+        validation = job.validation_file
+        return rows, reading.read(validation, kind, "validation_file", 1) if validation else None
+    except InvalidTrainingData:
+        write_atomically(directory.data_report, check.check(job.training_file, kind, validation=job.validation_file))
+        raise
+
+
+def _heed(report: DataReport, job: TrainingJob, directory: JobDirectory) -> None:
+    """Tell the findings; errors end the job, but for those it was told to accept."""
+    for finding in report.findings:
+        directory.event(f"Data: {finding.message}", level="warn" if finding.level == "warning" else "info")
+    accepted = check.ACCEPTABLE if job.accept_findings else ()
+    faults = [finding for finding in report.errors if finding.check not in accepted]
+    if faults:
+        where = "; ".join(f"{one.message} (lines {', '.join(map(str, one.lines))})" for one in faults)
+        advice = (
+            ' To train on them nevertheless: metadata {"accept_findings": "true"}'
+            if any(one.check in check.ACCEPTABLE for one in faults)
+            else ""
+        )
+        raise InvalidTrainingData(where + advice, "training_file")
+
+
+def _train(
+    job: TrainingJob,
+    directory: JobDirectory,
+    tokenizer: Any,
+    rows: list[Row],
+    held_out: list[Row],
+    hyperparameters: defaults.Resolved,
+    limit: int,
+) -> "Trained":
+    from training.render import render, render_all, render_pair, render_task
+
+    held_out_param = "validation_file" if job.validation_file else "training_file"
+    if isinstance(job.method, Reinforcement):
+        from training.methods import reinforcement
+
+        tasks, validation = [[row for row in part if isinstance(row, Task)] for part in (rows, held_out)]
+        render_all(tokenizer, tasks, limit, render_task)
+        return reinforcement.train(job, job.method.grader, directory, tokenizer, tasks, validation, hyperparameters)
+    if isinstance(job.method, Preference):
+        from training.methods import preference as method
+
+        both = [
+            render_all(tokenizer, [row for row in part if isinstance(row, Pair)], limit, render_pair, param)
+            for part, param in ((rows, "training_file"), (held_out, held_out_param))
+        ]
+    else:
+        from training.methods import supervised as method
+
+        both = [
+            render_all(tokenizer, [row for row in part if isinstance(row, Example)], limit, render, param)
+            for part, param in ((rows, "training_file"), (held_out, held_out_param))
+        ]
+    return method.train(job, directory, tokenizer, both[0], both[1], hyperparameters)
+
+
+def _prove(
+    trained: "Trained",
+    job: TrainingJob,
+    directory: JobDirectory,
+    tokenizer: Any,
+    held_out: list[Row],
+    data: DataReport,
+) -> Result:
+    from training.proof.evaluate import evaluate
+    from training.proof.evaluation import KL_WARNING, judge
+    from training.proof.report import write
+
+    evaluation = evaluate(trained.model, tokenizer, job, held_out, directory.event)
+    for comparison in (*evaluation.comparisons, evaluation.forgetting.retention):
+        directory.event(comparison.sentence()[0].upper() + comparison.sentence()[1:], data=comparison.model_dump())
+    kl = evaluation.forgetting.kl
+    directory.event(
+        f"Distance from the base on general prompts: {kl:.3f} nats a token",
+        level="warn" if kl > KL_WARNING else "info",
+        data={"kl": kl},
+    )
+    verdict = judge(evaluation, job.gate)
+    if not verdict.passed:
+        directory.event("The gate is not passed: " + "; ".join(verdict.reasons), level="warn")
+    result = trained.result.model_copy(update={"verdict": verdict})
+    write_atomically(directory.evaluation, evaluation)
+    write(directory, job, data, evaluation, result)
+    return result
 
 
 if __name__ == "__main__":

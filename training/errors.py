@@ -2,7 +2,10 @@
 
 TrainingError
 ├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
-└── TrainingDiverged     (RuntimeError)  the loss left the real numbers
+├── TrainingDiverged     (RuntimeError)  the loss left the real numbers, or rose above where it began
+├── NothingToLearn       (RuntimeError)  every answer is rewarded alike
+└── DiskFull             (RuntimeError)  there is no room for a checkpoint
+Interrupted  somebody asked the trainer to stop; it saved a checkpoint and can go on
 """
 
 
@@ -29,3 +32,19 @@ class TrainingDiverged(TrainingError, RuntimeError):
     """The loss became NaN or infinite."""
 
     code = "training_diverged"
+
+
+class NothingToLearn(TrainingError, RuntimeError):
+    """The grader gives all first answers the same reward: no step would change anything."""
+
+    code = "no_reward_variance"
+
+
+class DiskFull(TrainingError, RuntimeError):
+    """No room was left on the disk."""
+
+    code = "disk_full"
+
+
+class Interrupted(Exception):
+    """The training was asked to stop, and did after saving."""

@@ -1,20 +1,32 @@
 """Chat to token ids and labels, with the template that is served: the loss counts assistant tokens only."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters import template
-from training.data import Example, fail_on
+from training.data.reading import fail_on
+from training.data.rows import Example, Message, Pair, Row, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # PyTorch's ignore_index of the cross-entropy
 
-Row = dict[str, list[int]]
+Ids = dict[str, list[int]]
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Row:
+def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as chat templates want them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Token ids of a conversation that the assistant is to answer, as the server makes them."""
+    return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True))
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
     """Token ids of an example and its labels.
 
     Each piece up to an assistant's answer is tokenised as the server tokenises a prompt, and the answer by itself, so
@@ -26,7 +38,7 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Row:
     Raises:
         ValueError: the template rewrites earlier turns when later ones follow.
     """
-    messages = [{"role": message.role, "content": message.content} for message in example.messages]
+    messages = turns(example.messages)
     ids: list[int] = []
     labels: list[int] = []
     done = ""
@@ -50,29 +62,58 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Row:
     return {"input_ids": ids[:trained], "labels": labels[:trained]}
 
 
+def render_pair(tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> Ids:
+    """Token ids of the prompt and of both answers, each with its end-of-turn token: TRL's columns.
+
+    Returns:
+        `prompt_ids`, `chosen_ids`, `rejected_ids`.
+    """
+    rows = [
+        render(tokenizer, Example((*pair.prompt, Message("assistant", answer, trained=True)), pair.line))
+        for answer in (pair.answer, pair.rejected)
+    ]
+    start = next(index for index, label in enumerate(rows[0]["labels"]) if label != IGNORED)
+    chosen, rejected = (row["input_ids"][start:] for row in rows)
+    return {"prompt_ids": rows[0]["input_ids"][:start], "chosen_ids": chosen, "rejected_ids": rejected}
+
+
+def render_task(tokenizer: "PreTrainedTokenizerBase", task: Task) -> Ids:
+    """Token ids of the prompt: `prompt_ids`."""
+    return {"prompt_ids": prompt_ids(tokenizer, turns(task.prompt))}
+
+
 def render_all(
-    tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], max_tokens: int, param: str = "training_file"
-) -> list[Row]:
-    """Render examples; nothing is ever cut.
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[AnyRow],
+    max_tokens: int,
+    by: "Callable[[PreTrainedTokenizerBase, AnyRow], Ids]",
+    param: str = "training_file",
+) -> list[Ids]:
+    """Render rows; nothing is ever cut.
 
     Raises:
         InvalidTrainingData: lists the lines of more than `max_tokens` tokens, and those the template refuses.
     """
-    rows: list[Row] = []
+    rendered: list[Ids] = []
     problems: list[str] = []
-    for example in examples:
+    for row in rows:
         try:
-            row = render(tokenizer, example)
+            ids = by(tokenizer, row)
         except ValueError as error:
-            problems.append(f"line {example.line}: {error}")
+            problems.append(f"line {row.line}: {error}")
             continue
-        if len(row["input_ids"]) > max_tokens:
-            problems.append(
-                f"line {example.line}: {len(row['input_ids'])} tokens, but at most {max_tokens} fit; split it"
-            )
-        rows.append(row)
+        if (tokens := _longest(ids)) > max_tokens:
+            problems.append(f"line {row.line}: {tokens} tokens, but at most {max_tokens} fit; split it")
+        rendered.append(ids)
     fail_on(problems, param)
-    return rows
+    return rendered
+
+
+def _longest(ids: Ids) -> int:
+    if "input_ids" in ids:
+        return len(ids["input_ids"])
+    answers = (len(ids.get(name, ())) for name in ("chosen_ids", "rejected_ids"))
+    return len(ids["prompt_ids"]) + max(answers)
 
 
 def _until_end_of_turn(tokenizer: "PreTrainedTokenizerBase", answer: list[int]) -> list[int]:

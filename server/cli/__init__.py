@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from server.cli import adapters
+from server.cli import adapters, data, jobs
+from server.cli.client import LOCAL, Key, Url
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune and serve, as OpenAI does, on your own machines."
@@ -13,6 +14,8 @@ app = typer.Typer(
 keys = typer.Typer(no_args_is_help=True, help="API keys, in the data folder's database; also while the server runs.")
 app.add_typer(keys, name="keys")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(data.app, name="data")
 
 DataDir = Annotated[Path | None, typer.Option(help="Database, files, jobs and adapters.  [default: var/tuneport]")]
 
@@ -50,27 +53,43 @@ def serve(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="Chat JSONL, as OpenAI defines it.")],
+    data: Annotated[Path, typer.Argument(help="JSONL: chat, prompt/completion, Alpaca or preferences.")],
     model: Annotated[str, typer.Option(help="Base model: a local folder, or a Hugging Face id.")],
     suffix: Annotated[str, typer.Option(help="Names the result.")] = "model",
-    validation: Annotated[Path | None, typer.Option(help="Chat JSONL; default: a tenth of the data.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="JSONL; default: a tenth of the data.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the job's directory.")] = Path("var/training"),
-    epochs: Annotated[str, typer.Option(help="auto, or 1 to 50.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="auto, or 1 to 256.")] = "auto",
-    learning_rate_multiplier: Annotated[str, typer.Option(help="auto, or a number above 0.")] = "auto",
-    replay_share: Annotated[str, typer.Option(help="auto, or 0 to 0.5; 0 turns replay off.")] = "auto",
+    method: Annotated[str, typer.Option(help="supervised, dpo or reinforcement.")] = "supervised",
+    grader: Annotated[Path | None, typer.Option(help="OpenAI's grader as JSON, for reinforcement.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, as n_epochs=2; repeat for more.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of split, order and initial weights.")] = 0,
 ) -> None:
-    """Train a LoRA adapter by hand: the trainer the server runs, in the foreground."""
+    """Train an adapter by hand: the trainer the server runs, in the foreground."""
     from server.cli.training import train as run
 
-    wanted = {
-        "n_epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate_multiplier": learning_rate_multiplier,
-        "replay_share": replay_share,
-    }
-    raise typer.Exit(run(data, model, suffix, validation, output, wanted, seed))
+    wanted = {name: value for name, _, value in (pair.partition("=") for pair in set_ or [])}
+    raise typer.Exit(run(data, model, suffix, validation, output, method, grader, wanted, seed))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The model to judge, ft:… or another.")],
+    data: Annotated[Path, typer.Argument(help="Held-out rows, in the form of training data.", exists=True)],
+    against: Annotated[str | None, typer.Option(help="The model to compare with; default: the server's base.")] = None,
+    graders: Annotated[
+        Path | None,
+        typer.Option(help="OpenAI's grader as JSON, or a list; default: similarity, exact match.", exists=True),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+    json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Compare two served models on held-out rows: difference, 95 % interval, what so few rows could have shown."""
+    from server.cli.evaluation import evaluate as run
+
+    raise typer.Exit(run(model, against, data, graders, max_tokens, url, key, json))
 
 
 @keys.command("create")

@@ -6,14 +6,13 @@ from urllib.parse import quote
 
 import typer
 
+from server.cli.client import LOCAL, Url, call
+
 app = typer.Typer(no_args_is_help=True, help="Adapters and aliases of a running server.")
 
 Name = Annotated[str, typer.Argument(help="The adapter's name, ft:…")]
 AliasName = Annotated[str, typer.Argument(help="The alias's name, ft:…")]
-Url = Annotated[str, typer.Option(envvar="TUNEPORT_URL", help="The server.")]
 Key = Annotated[str, typer.Option(envvar="TUNEPORT_ADMIN_KEY", help="An admin key.")]
-
-LOCAL = "http://127.0.0.1:8000"
 
 
 @app.command("list")
@@ -121,22 +120,7 @@ def _path(name: str) -> str:
 
 
 def _call(url: str, key: str, method: str, path: str, **content: Any) -> dict[str, Any]:
-    import httpx
-
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        answer = httpx.request(method, f"{url}/admin/adapters{path}", headers=headers, timeout=300, **content)
-    except httpx.TransportError as error:
-        typer.echo(f"error: no answer from {url}: {error}", err=True)
-        raise typer.Exit(1) from error
-    if answer.is_success:
-        return answer.json()
-    try:
-        message = answer.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = f"{url} is no Tuneport server ({answer.status_code})"
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    return call(url, key, method, f"/admin/adapters{path}", **content).json()
 
 
 def _print(adapter: dict[str, Any]) -> None:

@@ -1,24 +1,35 @@
 """What `tuneport train` does: one job directory, one trainer process, and its events on the terminal."""
 
+import json
 import secrets
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters import names
 from server.cli.serving import find_base
-from training.job import Failure, Hyperparameters, JobDirectory, Result, TrainingJob
+from training.directory import JobDirectory
+from training.job import Failure, Method, Result, TrainingJob
 
 POLL_SECONDS = 0.3
 
 
 def train(
-    data: Path, model: str, suffix: str, validation: Path | None, output: Path, wanted: dict[str, str], seed: int
+    data: Path,
+    model: str,
+    suffix: str,
+    validation: Path | None,
+    output: Path,
+    method: str,
+    grader: Path | None,
+    wanted: dict[str, str],
+    seed: int,
 ) -> int:
     """Train and say where the adapter is; return the exit status."""
     console = Console()
@@ -30,12 +41,13 @@ def train(
             base_path=base.path,
             training_file=data.resolve(strict=True),
             validation_file=validation.resolve(strict=True) if validation else None,
-            hyperparameters=Hyperparameters.model_validate(wanted),
+            method=_method(method, grader, wanted),
             seed=seed,
         )
         name = names.mint(base.name, "personal", suffix, job.id[-8:])
     except ValidationError as error:
-        console.print(f"[red]error:[/red] {error.errors()[0]['msg']}")
+        first = error.errors()[0]
+        console.print(f"[red]error:[/red] {'.'.join(map(str, first['loc']))}: {first['msg']}")
         return 2
     except (OSError, ValueError) as error:
         console.print(f"[red]error:[/red] {error}")
@@ -47,8 +59,16 @@ def train(
         console.print(f"trainer's log: {directory.log_file}")
         return 1
     console.print(f"adapter: {directory.adapter} (best of {len(outcome.checkpoints)}: step {outcome.best_step})")
+    console.print(f"report: {directory.report_html}")
     console.print(f'to serve it: POST /admin/adapters {{"name": "{name}", "path": "{directory.adapter}"}}')
     return 0
+
+
+def _method(kind: str, grader: Path | None, wanted: dict[str, str]) -> Method:
+    content: dict[str, Any] = {"type": kind, "hyperparameters": wanted}
+    if grader is not None:
+        content["grader"] = json.loads(grader.read_bytes())
+    return TypeAdapter(Method).validate_python(content)
 
 
 def _follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
@@ -69,10 +89,8 @@ def _follow(directory: JobDirectory, console: Console) -> Result | Failure | Non
             for event in events:
                 if event["type"] == "metrics":
                     step = event["data"]
-                    loss = step.get("train_loss", step.get("full_valid_loss"))
-                    progress.update(
-                        bar, total=step["total_steps"], completed=step["step"], description=f"loss {loss:.3f}"
-                    )
+                    figures = event["message"].partition(": ")[2]
+                    progress.update(bar, total=step["total_steps"], completed=step["step"], description=figures)
                 else:
                     progress.console.print(event["message"], highlight=False)
             time.sleep(0 if ended else POLL_SECONDS)

@@ -21,7 +21,7 @@ class Envelope:
 
     Args:
         max_body_bytes: for every path but those in `uploads`.
-        uploads: path -> largest file it takes.
+        uploads: path -> largest file it takes; one that ends in a slash stands for all below it.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, uploads: dict[str, int]) -> None:
@@ -36,7 +36,7 @@ class Envelope:
             return
         started = time.perf_counter()
         request_id = f"req_{uuid.uuid4().hex}"
-        limit = self._uploads.get(scope["path"].rstrip("/"), self._max_body_bytes)
+        limit = self._limit(scope["path"])
         announced = Headers(scope=scope).get("content-length", "0")
         received = 0
         begun = False
@@ -67,3 +67,9 @@ class Envelope:
                 raise
             status, content = describe(error)
             await JSONResponse(content, status)(scope, receive, send_with_headers)
+
+    def _limit(self, path: str) -> int:
+        below = next(
+            (size for prefix, size in self._uploads.items() if prefix[-1] == "/" and path.startswith(prefix)), None
+        )
+        return below or self._uploads.get(path.rstrip("/"), self._max_body_bytes)

@@ -1,12 +1,13 @@
-"""`/v1/files`: create, list, retrieve, content, delete."""
+"""`/v1/files`: create, list, retrieve, content, delete; files may expire."""
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
 
 from server.http.auth import Caller
-from server.openai.lists import After, Limit, page
+from server.openai.lists import After, page
 from server.services import Use
 from server.state.errors import InvalidState
 from server.state.files import StoredFile
@@ -16,26 +17,44 @@ router = APIRouter(prefix="/v1/files")
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 
+class ExpiresAfter(BaseModel):
+    """When a file goes: so many seconds after it came."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
+
+
 @router.post("")
 def create(
-    use: Use, caller: Caller, file: Annotated[UploadFile, File()], purpose: Annotated[Purpose, Form()]
+    use: Use,
+    caller: Caller,
+    file: Annotated[UploadFile, File()],
+    purpose: Annotated[Purpose, Form()],
+    anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
 ) -> dict[str, Any]:
     """Upload a file."""
-    return _wire(use.files.create(file.file, file.filename or "file", purpose))
+    return wire(use.files.create(file.file, file.filename or "file", purpose, expires_after=seconds))
 
 
 @router.get("")
 def list_files(
-    use: Use, caller: Caller, purpose: str | None = None, after: After = None, limit: Limit = 100
+    use: Use,
+    caller: Caller,
+    purpose: str | None = None,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
-    """All files, newest first."""
-    return page([_wire(file) for file in use.files.list(purpose)], after, limit)
+    """All files, newest first unless `order` says otherwise."""
+    items = [wire(file) for file in use.files.list(purpose)]
+    return page(items if order == "desc" else items[::-1], after, limit)
 
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
     """One file's description."""
-    return _wire(use.files.get(file_id))
+    return wire(use.files.get(file_id))
 
 
 @router.get("/{file_id}/content")
@@ -54,7 +73,8 @@ def delete(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _wire(file: StoredFile) -> dict[str, Any]:
+def wire(file: StoredFile) -> dict[str, Any]:
+    """A file as OpenAI shows it."""
     return {
         "id": file.id,
         "object": "file",
@@ -64,5 +84,5 @@ def _wire(file: StoredFile) -> dict[str, Any]:
         "purpose": file.purpose,
         "status": "processed",
         "status_details": None,
-        "expires_at": None,
+        "expires_at": file.expires_at,
     }

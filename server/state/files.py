@@ -3,9 +3,10 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -17,15 +18,24 @@ from server.state.tables import FileRow
 _CHUNK_BYTES = 1 << 20
 
 
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
+
+
 @dataclass(frozen=True)
 class StoredFile:
-    """A file; `created_at` in Unix seconds, `path` where its bytes are."""
+    """A file; `created_at` and `expires_at` in Unix seconds, `path` where its bytes are."""
 
     id: str
     filename: str
     purpose: str
     bytes: int
     created_at: int
+    expires_at: int | None
     path: Path
 
 
@@ -39,16 +49,27 @@ class Files:
         shutil.rmtree(root / ".partial", ignore_errors=True)  # what a crash left; one server owns a data folder
         (root / ".partial").mkdir(parents=True)
 
-    def create(self, source: BinaryIO, filename: str, purpose: str, file_id: str | None = None) -> StoredFile:
+    def create(
+        self,
+        source: Readable,
+        filename: str,
+        purpose: str,
+        *,
+        file_id: str | None = None,
+        expires_after: int | None = None,
+    ) -> StoredFile:
         """Store the stream; the file is there whole, synced to disk, or not at all.
 
         Args:
             file_id: to store a job's result under an id known beforehand; storing it again replaces it.
+            expires_after: seconds from now until it is deleted; None: it stays.
 
         Raises:
             TooLarge: over the limit.
-            InvalidState: empty.
+            InvalidState: empty, or training data that is no JSONL by its name.
         """
+        if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
+            raise InvalidState(f"{filename!r} is no JSONL file; training data must be named *.jsonl", "file")
         file_id = file_id or random_id("file-")
         partial = self._root / ".partial" / file_id
         size = 0
@@ -66,7 +87,15 @@ class Files:
             partial.replace(self._root / file_id)
         finally:
             partial.unlink(missing_ok=True)
-        row = FileRow(id=file_id, filename=filename, purpose=purpose, bytes=size, created_at=int(time.time()))
+        now = int(time.time())
+        row = FileRow(
+            id=file_id,
+            filename=filename,
+            purpose=purpose,
+            bytes=size,
+            created_at=now,
+            expires_at=now + expires_after if expires_after else None,
+        )
         with Session(self._engine) as session, session.begin():
             session.merge(row)
         return self.get(file_id)
@@ -79,7 +108,7 @@ class Files:
         """
         with Session(self._engine) as session:
             row = session.get(FileRow, file_id)
-            if row is None:
+            if row is None or _expired(row):
                 raise NotFound(f"No such File object: {file_id}")
             return self._file(row)
 
@@ -89,7 +118,16 @@ class Files:
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
         with Session(self._engine) as session:
-            return [self._file(row) for row in session.scalars(statement)]
+            return [self._file(row) for row in session.scalars(statement) if not _expired(row)]
+
+    def delete_expired(self, needed: Callable[[str], bool]) -> None:
+        """Delete the files whose time is over, but for those still `needed`; called now and then."""
+        statement = select(FileRow).where(FileRow.expires_at.is_not(None), FileRow.expires_at <= time.time())
+        with Session(self._engine) as session, session.begin():
+            for row in session.scalars(statement):
+                if not needed(row.id):
+                    session.delete(row)
+                    (self._root / row.id).unlink(missing_ok=True)
 
     def delete(self, file_id: str) -> None:
         """Forget the file and delete its bytes.
@@ -103,4 +141,10 @@ class Files:
         file.path.unlink(missing_ok=True)
 
     def _file(self, row: FileRow) -> StoredFile:
-        return StoredFile(row.id, row.filename, row.purpose, row.bytes, row.created_at, self._root / row.id)
+        return StoredFile(
+            row.id, row.filename, row.purpose, row.bytes, row.created_at, row.expires_at, self._root / row.id
+        )
+
+
+def _expired(row: FileRow) -> bool:
+    return row.expires_at is not None and row.expires_at <= time.time()

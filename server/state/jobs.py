@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 
 from server.state.errors import InvalidState, NotFound
 from server.state.tables import JobRow
-from training.job import Hyperparameters, JobDirectory
+from training.directory import JobDirectory
+from training.job import Gate, Method
 
 WAITING = "queued"
 RUNNING = ("validating_files", "running")
+PAUSED = "paused"
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -32,11 +34,16 @@ class Jobs:
         job_id: str,
         *,
         model: str,
+        parent: str | None,
         training_file: str,
         validation_file: str | None,
+        retention_file: str | None,
         result_name: str,
         seed: int,
-        hyperparameters: Hyperparameters,
+        method: Method,
+        gate: Gate,
+        accept_findings: bool,
+        integrations: list[dict[str, Any]],
         labels: dict[str, str] | None,
     ) -> JobRow:
         """Queue a job."""
@@ -46,11 +53,17 @@ class Jobs:
                 number=(session.scalar(select(func.max(JobRow.number))) or 0) + 1,
                 status=WAITING,
                 model=model,
+                parent=parent,
                 training_file=training_file,
                 validation_file=validation_file,
+                retention_file=retention_file,
                 result_name=result_name,
                 seed=seed,
-                hyperparameters=hyperparameters.model_dump(),
+                hyperparameters=method.hyperparameters.model_dump(),
+                method=method.model_dump(),
+                gate=gate.model_dump(),
+                accept_findings=accept_findings,
+                integrations=integrations,
                 labels=labels,
                 created_at=int(time.time()),
             )
@@ -82,14 +95,19 @@ class Jobs:
 
     def uses_file(self, file_id: str) -> bool:
         """Whether a job that has not ended needs the file."""
-        jobs = self.with_status(WAITING, *RUNNING)
-        return any(file_id in (job.training_file, job.validation_file) for job in jobs)
+        jobs = self.with_status(WAITING, PAUSED, *RUNNING)
+        return any(file_id in (job.training_file, job.validation_file, job.retention_file) for job in jobs)
 
-    def advance(self, job_id: str, status: str, **fields: Any) -> bool:
-        """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled."""
+    def advance(self, job_id: str, status: str, *, only_from: tuple[str, ...] = (), **fields: Any) -> bool:
+        """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled.
+
+        Args:
+            only_from: the statuses it may have; none: any but an end.
+        """
         if status in ENDED:
             fields["finished_at"] = int(time.time())
-        statement = update(JobRow).where(JobRow.id == job_id, JobRow.status.not_in(ENDED))
+        fits = JobRow.status.in_(only_from) if only_from else JobRow.status.not_in(ENDED)
+        statement = update(JobRow).where(JobRow.id == job_id, fits)
         with Session(self._engine) as session, session.begin():
             return bool(session.execute(statement.values(status=status, **fields)).rowcount)  # pyright: ignore
 
@@ -102,4 +120,26 @@ class Jobs:
         """
         if not self.advance(self.get(job_id).id, "cancelled"):
             raise InvalidState(f"Job has already ended: {job_id} is {self.get(job_id).status}")
+        return self.get(job_id)
+
+    def pause(self, job_id: str) -> JobRow:
+        """Mark a job paused.
+
+        Raises:
+            NotFound: there is none of that id.
+            InvalidState: it has ended, or is paused.
+        """
+        if not self.advance(self.get(job_id).id, PAUSED, only_from=(WAITING, *RUNNING)):
+            raise InvalidState(f"{job_id} is {self.get(job_id).status}; only a job that waits or runs can be paused")
+        return self.get(job_id)
+
+    def resume(self, job_id: str) -> JobRow:
+        """Queue a paused job again.
+
+        Raises:
+            NotFound: there is none of that id.
+            InvalidState: it is not paused.
+        """
+        if not self.advance(self.get(job_id).id, WAITING, only_from=(PAUSED,)):
+            raise InvalidState(f"{job_id} is {self.get(job_id).status}; only a paused job can be resumed")
         return self.get(job_id)

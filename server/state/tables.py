@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from adapters.database import migrate as migrate_package
@@ -36,6 +36,35 @@ class FileRow(Base):
     purpose: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class UploadRow(Base):
+    """A file that comes in parts; they lie in the data folder under the upload's id until it is completed."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(Text)
+    purpose: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+    file_expires_after: Mapped[int | None] = mapped_column(BigInteger)
+    file_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class PermissionRow(Base):
+    """A checkpoint released to a project."""
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (UniqueConstraint("checkpoint", "project_id"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(String(256), index=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
 
 
 class JobRow(Base):
@@ -47,11 +76,17 @@ class JobRow(Base):
     number: Mapped[int] = mapped_column(Integer, unique=True)
     status: Mapped[str] = mapped_column(String(32), index=True)
     model: Mapped[str] = mapped_column(String(256))
+    parent: Mapped[str | None] = mapped_column(String(256))
     training_file: Mapped[str] = mapped_column(String(64))
     validation_file: Mapped[str | None] = mapped_column(String(64))
+    retention_file: Mapped[str | None] = mapped_column(String(64))
     result_name: Mapped[str] = mapped_column(String(256))
     seed: Mapped[int] = mapped_column(BigInteger)
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    method: Mapped[dict[str, Any]] = mapped_column(JSON)
+    gate: Mapped[dict[str, Any]] = mapped_column(JSON)
+    accept_findings: Mapped[bool] = mapped_column(Boolean)
+    integrations: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
     created_at: Mapped[int] = mapped_column(BigInteger)
     finished_at: Mapped[int | None] = mapped_column(BigInteger)

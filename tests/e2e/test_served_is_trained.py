@@ -14,7 +14,7 @@ from demo import finetune
 from demo.tasks import TICKETS
 from tests.conftest import MakeAdapter
 from tests.e2e.conftest import BF16_NATS, Running
-from training.data import Example, Message
+from training.data.rows import Example, Message
 from training.render import IGNORED, render
 
 

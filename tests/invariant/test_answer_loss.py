@@ -7,15 +7,13 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 from trl import SFTConfig, SFTTrainer
 
-from training.answer_loss import AnswerLossTrainer
+from training.methods.answer_loss import AnswerLossTrainer
 
 
-def gradients(
-    trainer_class: type[SFTTrainer], tiny: Path, tokenizer: Any, tmp_path: Path
-) -> tuple[float, torch.Tensor]:
+def gradients(trainer_class: Any, tiny: Path, tokenizer: Any, tmp_path: Path) -> tuple[float, torch.Tensor]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
@@ -23,6 +21,7 @@ def gradients(
         {"input_ids": list(range(10, 30 + n)), "labels": [-100] * (8 + n) + list(range(18 + n, 30 + n))}
         for n in range(4)
     ]
+    extra = {} if trainer_class is SFTTrainer else {"data_collator": DataCollatorForSeq2Seq(tokenizer)}
     trainer = trainer_class(
         model=peft_model,
         args=SFTConfig(
@@ -30,6 +29,7 @@ def gradients(
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
+        **extra,
     )
     batch = next(iter(trainer.get_train_dataloader()))
     peft_model.train()
@@ -58,7 +58,7 @@ def test_accumulated_halves_are_the_whole_batch(tiny: Path, tokenizer: Any, tmp_
         model=peft_model,
         args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
         train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
     batch = trainer.data_collator(rows)
     count = (batch["labels"][:, 1:] != -100).sum()

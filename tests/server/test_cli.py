@@ -46,7 +46,7 @@ def test_training_by_hand(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text((json.dumps(row) + "\n") * 12)
     run = tuneport(
         *("train", "train.jsonl", "--model", str(tiny), "--suffix", "greet"),
-        *("--epochs", "1", "--batch-size", "4", "--replay-share", "0"),
+        *("--set", "n_epochs=1", "--set", "batch_size=4", "--set", "replay_share=0"),
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -13,7 +13,7 @@ from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
 from server.state.tables import migrate
-from training.job import Hyperparameters
+from training.job import Gate, Supervised
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_files_are_whole_or_not_there(database: Engine, tmp_path: Path) -> None:
     assert stored.path.read_bytes() == b"x" * 100
     assert (stored.bytes, stored.purpose, stored.filename) == (100, "fine-tune", "a.jsonl")
     with pytest.raises(TooLarge):
-        files.create(io.BytesIO(b"x" * 101), "b", "fine-tune")
+        files.create(io.BytesIO(b"x" * 101), "b.jsonl", "fine-tune")
     with pytest.raises(InvalidState, match="empty"):
-        files.create(io.BytesIO(b""), "c", "fine-tune")
+        files.create(io.BytesIO(b""), "c.jsonl", "fine-tune")
     assert sorted(os.listdir(tmp_path / "files")) == sorted([".partial", stored.id])
     assert not os.listdir(tmp_path / "files" / ".partial")
     assert Files(database, tmp_path / "files", 100).list() == [stored]
@@ -81,11 +81,16 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
         jobs.create(
             identifier,
             model="m",
+            parent=None,
             training_file="file-1",
             validation_file=None,
+            retention_file=None,
             result_name="ft:m",
             seed=1,
-            hyperparameters=Hyperparameters(),
+            method=Supervised(),
+            gate=Gate(),
+            accept_findings=False,
+            integrations=[],
             labels={"team": "a"},
         )
     assert [row.id for row in jobs.all()] == ["ftjob-2", "ftjob-1"]

@@ -1,7 +1,7 @@
 import pytest
 
 from training import defaults
-from training.job import Hyperparameters
+from training.job import Preference, Reinforcement, Supervised, SupervisedHyperparameters
 
 
 def test_the_learning_rate_is_the_fits() -> None:
@@ -12,15 +12,15 @@ def test_the_learning_rate_is_the_fits() -> None:
 
 @pytest.mark.parametrize(("rows", "epochs", "batch"), [(10, 10, 4), (100, 3, 4), (5_000, 3, 10), (100_000, 1, 32)])
 def test_auto_follows_the_rows(rows: int, epochs: int, batch: int) -> None:
-    resolved = defaults.resolve(Hyperparameters(), rows=rows, hidden_size=576)
+    resolved = defaults.resolve(Supervised(), rows=rows, hidden_size=576)
     assert (resolved.n_epochs, resolved.batch_size) == (epochs, batch)
     assert resolved.replay_share == 0.1
 
 
 def test_what_the_user_gave_stays() -> None:
-    wanted = Hyperparameters(n_epochs=2, batch_size=8, learning_rate_multiplier=0.5, replay_share=0)
-    resolved = defaults.resolve(wanted, rows=100, hidden_size=576)
-    assert resolved.as_hyperparameters() == wanted
+    wanted = SupervisedHyperparameters(n_epochs=2, batch_size=8, learning_rate_multiplier=0.5, replay_share=0)
+    resolved = defaults.resolve(Supervised(hyperparameters=wanted), rows=100, hidden_size=576)
+    assert resolved.wire(Supervised(hyperparameters=wanted)) == wanted.model_dump()
     assert resolved.learning_rate == pytest.approx(defaults.learning_rate(576, 8) / 2)
 
 
@@ -29,4 +29,15 @@ def test_what_the_user_gave_stays() -> None:
 )
 def test_openais_ranges_hold(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(field))):
-        Hyperparameters(**field)  # pyright: ignore[reportArgumentType]
+        SupervisedHyperparameters(**field)  # pyright: ignore[reportArgumentType]
+
+
+def test_each_method_has_its_own_rate() -> None:
+    rate = defaults.learning_rate(576, 4)
+    grader = {"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"}
+    full = Supervised(hyperparameters=SupervisedHyperparameters(weights="full"))
+    for method in (Preference(), Reinforcement.model_validate({"grader": grader}), full):
+        resolved = defaults.resolve(method, rows=100, hidden_size=576)
+        assert resolved.learning_rate == pytest.approx(rate / 10)
+        assert "auto" not in resolved.wire(method).values()
+        assert set(resolved.wire(method)) == set(type(method.hyperparameters).model_fields)

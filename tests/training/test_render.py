@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from adapters import template
-from training.data import Example, Message
+from training.data.rows import Example, Message, Pair
 from training.errors import InvalidTrainingData
-from training.render import IGNORED, render, render_all
+from training.render import IGNORED, render, render_all, render_pair
 
 CONVERSATION = Example(
     (
@@ -39,11 +39,21 @@ def test_each_trained_turn_is_labelled(tokenizer: Any) -> None:
 
 def test_over_long_rows_are_named_never_cut(tokenizer: Any) -> None:
     with pytest.raises(InvalidTrainingData, match=r"^line 7: \d+ tokens, but at most 20 fit"):
-        render_all(tokenizer, [CONVERSATION], max_tokens=20)
+        render_all(tokenizer, [CONVERSATION], 20, render)
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
     tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
     tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(InvalidTrainingData, match="rewrites earlier turns"):
-        render_all(tokenizer, [CONVERSATION], max_tokens=1000)
+        render_all(tokenizer, [CONVERSATION], 1000, render)
+
+
+def test_a_pair_shares_the_servers_prompt_ids(tokenizer: Any) -> None:
+    pair = Pair(CONVERSATION.messages[:2], "1", "One, I would say", 3)
+    ids = render_pair(tokenizer, pair)
+    messages = [{"role": message.role, "content": message.content} for message in pair.prompt]
+    prompt = template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True))
+    assert ids["prompt_ids"] == prompt
+    assert tokenizer.decode(ids["chosen_ids"]) == "1<|im_end|>"
+    assert tokenizer.decode(ids["rejected_ids"]) == "One, I would say<|im_end|>"

@@ -14,7 +14,8 @@ import pytest
 
 from adapters.base import BaseModel
 from adapters.validate import Limits, check
-from training.job import Failure, Hyperparameters, JobDirectory, Result, TrainingJob, read_lines
+from training.directory import JobDirectory, read_lines
+from training.job import Failure, Result, Supervised, SupervisedHyperparameters, TrainingJob
 
 TRAINER = (sys.executable, "-P", "-m", "training")
 
@@ -32,7 +33,7 @@ def description(tmp_path: Path, base: Path, **hyperparameters: Any) -> TrainingJ
         base_model="tiny",
         base_path=base,
         training_file=file,
-        hyperparameters=Hyperparameters(**wanted),
+        method=Supervised(hyperparameters=SupervisedHyperparameters(**wanted)),
         seed=5,
     )
 
@@ -59,7 +60,7 @@ def test_the_loss_falls_and_every_record_is_there(trained: JobDirectory) -> None
     losses = [line["train_loss"] for line in read_lines(trained.metrics_file) if "train_loss" in line]
     assert losses[-1] < losses[0] - 1
     assert result.trained_tokens > 0
-    assert result.hyperparameters.batch_size == 4
+    assert result.hyperparameters["batch_size"] == 4
     assert len(result.checkpoints) == 3
     assert result.best_step in [checkpoint.step for checkpoint in result.checkpoints]
     assert any("Files validated: 36 rows" in event["message"] for event in trained.events())

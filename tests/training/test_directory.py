@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from training.job import Failure, JobDirectory, TrainingJob
+from training.directory import JobDirectory
+from training.job import Failure, TrainingJob
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from training.job import JobDirectory
+from training.directory import JobDirectory
 with JobDirectory(Path(sys.argv[1])).running():
     print("held", flush=True)
     time.sleep(60)

@@ -10,15 +10,14 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import template
-from training.render import IGNORED, Row
+from training.methods.generation import answer_ids
+from training.render import IGNORED, Ids, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPTS = Path(__file__).with_name("general_prompts.txt")
 MAX_ANSWER_TOKENS = 40
-_BATCH = 32
 
 
 def rows_for(share: float, task_rows: int) -> int:
@@ -26,7 +25,7 @@ def rows_for(share: float, task_rows: int) -> int:
     return min(math.ceil(task_rows * share / (1 - share)), len(_prompts()))
 
 
-def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[Row]:
+def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[Ids]:
     """Rows of the base's greedy answers to `count` general prompts drawn by `seed`.
 
     Twice as many are asked, and answers that end within `MAX_ANSWER_TOKENS` taken first: a model that only rehearses
@@ -37,33 +36,12 @@ def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, s
     """
     known = _prompts()
     prompts = [
-        template.render(tokenizer, [{"role": "user", "content": prompt}], generation_prompt=True)
+        prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
         for prompt in random.Random(seed).sample(known, min(2 * count, len(known)))
     ]
-    answered = [
-        pair
-        for start in range(0, len(prompts), _BATCH)
-        for pair in _answers(model, tokenizer, prompts[start : start + _BATCH])
-    ]
-    answered.sort(key=lambda pair: pair[1][-1] != tokenizer.eos_token_id)
+    answers = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
+    answered = sorted(zip(prompts, answers, strict=True), key=lambda pair: pair[1][-1] != tokenizer.eos_token_id)
     return [{"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer} for ids, answer in answered[:count]]
-
-
-def _answers(model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: list[str]) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each prompt and of its answer, up to the end of turn."""
-    import torch
-
-    inputs = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt").to(
-        model.device
-    )
-    with torch.inference_mode():
-        outputs = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS)
-    pairs: list[tuple[list[int], list[int]]] = []
-    for prompt, output in zip(prompts, outputs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-        end = tokenizer.eos_token_id
-        answer = output[: output.index(end) + 1] if end in output else output
-        pairs.append((template.encode(tokenizer, prompt), answer))
-    return pairs
 
 
 def _prompts() -> list[str]:

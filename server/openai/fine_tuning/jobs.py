@@ -1,80 +1,60 @@
-"""`/v1/fine_tuning/jobs`: create, list, retrieve, cancel, events, checkpoints; method `supervised`."""
+"""`/v1/fine_tuning/jobs`: create, list, retrieve, cancel, pause, resume, events, checkpoints, reports."""
 
 import secrets
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from adapters import names
 from server.http.auth import Caller
+from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Limit, page
 from server.services import Services, Use
 from server.state.errors import InvalidState, NotFound
 from server.state.ids import random_id
 from server.state.jobs import RUNNING
 from server.state.tables import JobRow
-from training.job import Hyperparameters, Result, read_lines
+from training.data.findings import DataReport
+from training.directory import read_lines
+from training.job import Method, Result, Supervised
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
-
-Label = Annotated[str, Field(max_length=512)]
-
-
-class SupervisedMethod(BaseModel):
-    """`method.supervised`."""
-
-    hyperparameters: Hyperparameters | None = None
-
-
-class Method(BaseModel):
-    """`method`; the others of OpenAI's are refused by name."""
-
-    type: Literal["supervised"]
-    supervised: SupervisedMethod | None = None
-
-
-class JobRequest(BaseModel):
-    """A job to create; `hyperparameters` beside `method` is the API's old form."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-    model: str
-    training_file: str
-    validation_file: str | None = None
-    suffix: Annotated[str, Field(min_length=1, max_length=names.MAX_SUFFIX_LENGTH)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    method: Method | None = None
-    hyperparameters: Hyperparameters | None = None
-    metadata: Annotated[dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=16)] | None = None
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = None
-
-    def wanted(self) -> Hyperparameters:
-        """The hyperparameters, in whichever form they came."""
-        if self.method is not None and self.method.supervised is not None:
-            return self.method.supervised.hyperparameters or Hyperparameters()
-        return self.hyperparameters or Hyperparameters()
 
 
 @router.post("")
 def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
-    base = use.catalog.base.name
-    if body.model != base:
-        use.catalog.get(body.model)  # an unknown name is 404; what is left can be called, not trained
-        raise InvalidState(f"{body.model} cannot be fine-tuned; this server fine-tunes {base}", "model")
-    for param, file_id in (("training_file", body.training_file), ("validation_file", body.validation_file)):
+    method = body.wanted()
+    parent = _parent(body.model, use, method)
+    retention = body.label(RETENTION_FILE)
+    for param, file_id in (
+        ("training_file", body.training_file),
+        ("validation_file", body.validation_file),
+        (f"metadata.{RETENTION_FILE}", retention),
+    ):
         if file_id is not None:
             _check_file(use, file_id, param)
+    if method.type == "reinforcement" and body.validation_file is None:
+        raise InvalidState("a reinforcement job needs a validation_file", "validation_file")
+    integrations = [one.model_dump() for one in body.integrations or []]
+    if integrations and find_spec("wandb") is None:
+        raise InvalidState("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
     identifier = random_id("")
     row = use.jobs.create(
         f"ftjob-{identifier}",
-        model=base,
+        model=body.model,
+        parent=parent,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        result_name=names.mint(base, use.settings.organization, body.suffix, identifier[:8]),
+        retention_file=retention,
+        result_name=names.mint(use.catalog.base.name, use.settings.organization, body.suffix, identifier[:8]),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
-        hyperparameters=body.wanted(),
+        method=method,
+        gate=body.gate(use.settings.gate),
+        accept_findings=body.label(ACCEPT_FINDINGS) == "true",
+        integrations=integrations,
         labels=body.metadata,
     )
     use.queue.wake()
@@ -97,6 +77,18 @@ def retrieve(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
 async def cancel(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
     """Cancel a job that has not ended."""
     return _wire(await use.queue.cancel(job_id), use)
+
+
+@router.post("/{job_id}/pause")
+async def pause(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Stop a job's trainer after a last checkpoint; `resume` goes on from there."""
+    return _wire(await use.queue.pause(job_id), use)
+
+
+@router.post("/{job_id}/resume")
+async def resume(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Queue a paused job again."""
+    return _wire(await use.queue.resume(job_id), use)
 
 
 @router.get("/{job_id}/events")
@@ -132,6 +124,60 @@ def checkpoints(job_id: str, use: Use, caller: Caller, after: After = None, limi
     return page(items, after, limit)
 
 
+Form = Annotated[Literal["json", "markdown"], Query(description="As JSON, or as Markdown to read.")]
+
+
+@router.get("/{job_id}/data_report")
+def data_report(job_id: str, use: Use, caller: Caller, format: Form = "json") -> Response:
+    """What was found in the training file; there as soon as it was read."""
+    path = use.jobs.directory(use.jobs.get(job_id).id).data_report
+    if not path.exists():
+        raise NotFound(f"{job_id} has no data report yet: its file was not read to the end")
+    report = DataReport.model_validate_json(path.read_bytes())
+    if format == "markdown":
+        return PlainTextResponse(report.markdown(), media_type="text/markdown")
+    return JSONResponse({"object": "fine_tuning.job.data_report", "job_id": job_id, **report.model_dump()})
+
+
+@router.get("/{job_id}/report")
+def report(
+    job_id: str,
+    use: Use,
+    caller: Caller,
+    format: Annotated[
+        Literal["html", "markdown", "json"], Query(description="A page, Markdown, or the figures.")
+    ] = "html",
+) -> Response:
+    """Base against fine-tuned: figures, curves, answers side by side, what was forgotten, the gate's verdict."""
+    directory = use.jobs.directory(use.jobs.get(job_id).id)
+    path, media_type = {
+        "html": (directory.report_html, "text/html"),
+        "markdown": (directory.report_markdown, "text/markdown"),
+        "json": (directory.evaluation, "application/json"),
+    }[format]
+    if not path.exists():
+        raise NotFound(f"{job_id} has no report: it was not trained to the end")
+    return FileResponse(path, media_type=media_type)
+
+
+def _parent(model: str, use: Services, method: Method) -> str | None:
+    """The adapter a job goes on from: None for the base.
+
+    Raises:
+        AdapterNotFound: there is no such model.
+        InvalidState: its adapter cannot be trained further in that way.
+    """
+    base = use.catalog.base.name
+    if model == base:
+        return None
+    name = use.catalog.get(model).name
+    if use.catalog.is_alias(name):
+        raise InvalidState(f"{model} is an alias; name the version to go on from", "model")
+    if isinstance(method, Supervised) and method.hyperparameters.weights == "full":
+        raise InvalidState(f"full fine-tuning starts from {base}, not from an adapter", "model")
+    return name
+
+
 def _check_file(use: Services, file_id: str, param: str) -> None:
     try:
         file = use.files.get(file_id)
@@ -142,6 +188,8 @@ def _check_file(use: Services, file_id: str, param: str) -> None:
 
 
 def _wire(row: JobRow, use: Services) -> dict[str, Any]:
+    kind = row.method["type"]
+    configuration = {name: value for name, value in row.method.items() if name != "type"}
     return {
         "id": row.id,
         "object": "fine_tuning.job",
@@ -151,9 +199,9 @@ def _wire(row: JobRow, use: Services) -> dict[str, Any]:
         "fine_tuned_model": row.fine_tuned_model,
         "finished_at": row.finished_at,
         "hyperparameters": row.hyperparameters,
-        "integrations": [],
+        "integrations": row.integrations,
         "metadata": row.labels,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": row.hyperparameters}},
+        "method": {"type": kind, kind: {**configuration, "hyperparameters": row.hyperparameters}},
         "model": row.model,
         "organization_id": use.settings.organization,
         "result_files": [row.result_file] if row.result_file else [],

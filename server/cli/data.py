@@ -1,0 +1,66 @@
+"""`tuneport data check`: what a trainer would say about a file, before anything is uploaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from training.data.findings import DataReport
+
+app = typer.Typer(no_args_is_help=True, help="Training data on this machine.")
+
+Rows = Annotated[
+    Path, typer.Argument(help="JSONL: chat, prompt/completion or Alpaca; see docs/fine-tuning.md.", exists=True)
+]
+METHODS = ("supervised", "dpo", "reinforcement")
+
+
+@app.command()
+def check(
+    file: Rows,
+    validation: Annotated[Path | None, typer.Option(help="Rows that must not be in FILE.", exists=True)] = None,
+    method: Annotated[str, typer.Option(help="supervised, dpo or reinforcement.")] = "supervised",
+    model: Annotated[Path | None, typer.Option(help="Base model's folder, to count tokens with.", exists=True)] = None,
+    clean: Annotated[Path | None, typer.Option(help="Write a copy without what should not be trained on.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Format, duplicates, leakage, contradictions, secrets, personal data, lengths. Status 1: a job would refuse it."""
+    import os
+
+    from rich.console import Console
+
+    from training.data.check import check as look
+
+    if method not in METHODS:
+        raise typer.BadParameter(f"{method!r} is none of {', '.join(METHODS)}", param_hint="--method")
+    if clean is not None and clean.exists() and clean.samefile(file):
+        raise typer.BadParameter("the cleaned copy would overwrite the file itself", param_hint="--clean")
+    os.environ.update(TOKENIZERS_PARALLELISM="true", HF_HUB_OFFLINE="1")
+    tokenizer, limit = _tokenizer(model) if model else (None, 0)
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    report: DataReport = look(
+        file,
+        method,  # pyright: ignore[reportArgumentType] (checked above)
+        validation=validation,
+        tokenizer=tokenizer,
+        limit=limit,
+        clean=clean,
+        dropped=lambda line, why: notes.print(f"dropped line {line}: {why}"),
+    )
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(report.markdown()))
+    if clean is not None:
+        notes.print(f"written: {clean}")
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _tokenizer(model: Path) -> tuple[Any, int]:
+    from transformers import AutoConfig, AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).max_position_embeddings

@@ -1,0 +1,65 @@
+"""`/v1/fine_tuning/alpha/graders`: try a grader before a job spends hours on it."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.http.auth import Caller
+from server.services import Use
+from training.graders.grade import FAULTS, grade
+from training.graders.models import Grader
+
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+
+MAX_SAMPLE_LENGTH = 200_000
+
+
+class ValidateRequest(BaseModel):
+    """A grader to check."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    grader: Grader
+
+
+class RunRequest(ValidateRequest):
+    """A grader, an answer to grade, and the row it answers."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model_sample: Annotated[str, Field(max_length=MAX_SAMPLE_LENGTH)]
+    item: dict[str, Any] | None = None
+
+
+@router.post("/validate")
+def validate(body: ValidateRequest, caller: Caller) -> dict[str, Any]:
+    """The grader as it was understood; a wrong one is refused."""
+    return {"grader": body.grader.model_dump()}
+
+
+@router.post("/run")
+def run(body: RunRequest, use: Use, caller: Caller) -> dict[str, Any]:
+    """The grader's reward for one answer."""
+    started = time.monotonic()
+    result = grade(body.grader, [body.item or {}], [body.model_sample], use.settings.judge())[0]
+    errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
+    for fault, detail in result.faults.items():
+        errors[fault] = True
+        if fault in ("python_grader_runtime_error", "model_grader_server_error"):
+            errors[f"{fault}_details"] = detail
+    return {
+        "reward": result.score,
+        "sub_rewards": result.parts,
+        "model_grader_token_usage_per_model": result.tokens,
+        "metadata": {
+            "name": body.grader.name,
+            "type": body.grader.type,
+            "errors": errors,
+            "execution_time": round(time.monotonic() - started, 4),
+            "scores": result.parts,
+            "token_usage": sum(result.tokens.values()) or None,
+            "sampled_model_name": None,
+        },
+    }

@@ -1,0 +1,65 @@
+"""`/v1/fine_tuning/checkpoints/{name}/permissions`: which projects may use a checkpoint.
+
+A server has one organisation whose keys may call every model, so a permission is a record here, kept for the clients
+that manage them; it opens and closes nothing.
+"""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from server.http.auth import Administrator
+from server.openai.lists import After, Limit, page
+from server.services import Use
+from server.state.permissions import Permission
+
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints")
+
+
+class PermissionRequest(BaseModel):
+    """Projects to allow."""
+
+    project_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=100)
+    ]
+
+
+@router.post("/{checkpoint:path}/permissions")
+def create(checkpoint: str, body: PermissionRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Allow projects; one that is allowed already stays so."""
+    name = use.catalog.get(checkpoint).name
+    made = [use.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
+    return page([_wire(one) for one in made], None, len(made))
+
+
+@router.get("/{checkpoint:path}/permissions")
+def list_permissions(
+    checkpoint: str,
+    use: Use,
+    administrator: Administrator,
+    after: After = None,
+    limit: Limit = 10,
+    order: Annotated[Literal["ascending", "descending"], Query(description="By time.")] = "descending",
+    project_id: str | None = None,
+) -> dict[str, Any]:
+    """The permissions of a checkpoint."""
+    found = use.permissions.list(use.catalog.get(checkpoint).name, project_id)
+    items = [_wire(one) for one in found]
+    return page(items if order == "ascending" else items[::-1], after, limit)
+
+
+@router.delete("/{checkpoint:path}/permissions/{permission_id}")
+def delete(checkpoint: str, permission_id: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+    """Withdraw a permission."""
+    use.permissions.withdraw(use.catalog.get(checkpoint).name, permission_id)
+    return {"id": permission_id, "object": "checkpoint.permission", "deleted": True}
+
+
+def _wire(permission: Permission) -> dict[str, Any]:
+    return {
+        "id": permission.id,
+        "object": "checkpoint.permission",
+        "created_at": permission.created_at,
+        "project_id": permission.project_id,
+    }

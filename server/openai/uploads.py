@@ -1,0 +1,74 @@
+"""`/v1/uploads`: large files in parts; create, add parts, complete, cancel."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.http.auth import Caller
+from server.openai.files import ExpiresAfter, Purpose, wire
+from server.services import Use
+from server.state.uploads import Upload
+
+router = APIRouter(prefix="/v1/uploads")
+
+
+class UploadRequest(BaseModel):
+    """An upload to begin."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    bytes: Annotated[int, Field(ge=1)]
+    filename: Annotated[str, Field(min_length=1, max_length=512)]
+    mime_type: str
+    purpose: Purpose
+    expires_after: ExpiresAfter | None = None
+
+
+class CompleteRequest(BaseModel):
+    """Its parts in order, and what all of it should be."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    part_ids: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+    md5: str | None = None
+
+
+@router.post("")
+def create(body: UploadRequest, use: Use, caller: Caller) -> dict[str, Any]:
+    """Begin an upload; it expires after an hour."""
+    lifetime = body.expires_after.seconds if body.expires_after else None
+    return _wire(use.uploads.create(body.filename, body.purpose, body.bytes, lifetime))
+
+
+@router.post("/{upload_id}/parts")
+def add_part(upload_id: str, use: Use, caller: Caller, data: Annotated[UploadFile, File()]) -> dict[str, Any]:
+    """Add a part, 64 MB at most; parts may come in any order, and at once."""
+    part = use.uploads.add(upload_id, data.file)
+    return {"id": part.id, "object": "upload.part", "created_at": part.created_at, "upload_id": part.upload_id}
+
+
+@router.post("/{upload_id}/complete")
+def complete(upload_id: str, body: CompleteRequest, use: Use, caller: Caller) -> dict[str, Any]:
+    """Put the parts together to a file."""
+    return _wire(use.uploads.complete(upload_id, body.part_ids, body.md5))
+
+
+@router.post("/{upload_id}/cancel")
+def cancel(upload_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Give the upload up."""
+    return _wire(use.uploads.cancel(upload_id))
+
+
+def _wire(upload: Upload) -> dict[str, Any]:
+    return {
+        "id": upload.id,
+        "object": "upload",
+        "bytes": upload.bytes,
+        "created_at": upload.created_at,
+        "expires_at": upload.expires_at,
+        "filename": upload.filename,
+        "purpose": upload.purpose,
+        "status": upload.status,
+        "file": wire(upload.file) if upload.file else None,
+    }

@@ -1,0 +1,62 @@
+"""Which projects a checkpoint is released to: records, by checkpoint name and project."""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from server.state.errors import NotFound
+from server.state.ids import random_id
+from server.state.tables import PermissionRow
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One; `created_at` in Unix seconds."""
+
+    id: str
+    project_id: str
+    created_at: int
+
+
+class Permissions:
+    """Permissions in the database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def allow(self, checkpoint: str, project_id: str) -> Permission:
+        """Make the permission, or find it."""
+        with Session(self._engine) as session, session.begin():
+            statement = select(PermissionRow).where(
+                PermissionRow.checkpoint == checkpoint, PermissionRow.project_id == project_id
+            )
+            row = session.scalars(statement).first()
+            if row is None:
+                row = PermissionRow(
+                    id=random_id("cp_"), checkpoint=checkpoint, project_id=project_id, created_at=int(time.time())
+                )
+                session.add(row)
+            return Permission(row.id, row.project_id, row.created_at)
+
+    def list(self, checkpoint: str, project_id: str | None = None) -> list[Permission]:
+        """Those of a checkpoint, oldest first."""
+        statement = select(PermissionRow).where(PermissionRow.checkpoint == checkpoint)
+        if project_id is not None:
+            statement = statement.where(PermissionRow.project_id == project_id)
+        with Session(self._engine) as session:
+            rows = session.scalars(statement.order_by(PermissionRow.created_at, PermissionRow.id))
+            return [Permission(row.id, row.project_id, row.created_at) for row in rows]
+
+    def withdraw(self, checkpoint: str, permission_id: str) -> None:
+        """Delete one.
+
+        Raises:
+            NotFound: the checkpoint has none of that id.
+        """
+        with Session(self._engine) as session, session.begin():
+            row = session.get(PermissionRow, permission_id)
+            if row is None or row.checkpoint != checkpoint:
+                raise NotFound(f"No such permission: {permission_id}")
+            session.delete(row)

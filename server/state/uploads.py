@@ -1,0 +1,237 @@
+"""Uploads in parts: each part a file of its own until the upload is completed into one, cancelled, or expires."""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, update
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound, TooLarge
+from server.state.files import Files, Readable, StoredFile
+from server.state.ids import random_id
+from server.state.tables import UploadRow
+
+LIFETIME_SECONDS = 3600  # OpenAI's
+MAX_PART_BYTES = 64 * 1024**2  # OpenAI's
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One; times in Unix seconds, `status` pending, completed, cancelled or expired, `file` once it is completed.
+
+    `file_expires_after` is the file's lifetime in seconds; None: it stays.
+    """
+
+    id: str
+    filename: str
+    purpose: str
+    bytes: int
+    status: str
+    created_at: int
+    expires_at: int
+    file_expires_after: int | None
+    file: StoredFile | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that was stored."""
+
+    id: str
+    upload_id: str
+    created_at: int
+
+
+class Uploads:
+    """Uploads in the database, their parts under `root/<upload>/<part>`."""
+
+    def __init__(self, engine: Engine, root: Path, files: Files, max_bytes: int) -> None:
+        self._engine = engine
+        self._root = root
+        self._files = files
+        self._max_bytes = max_bytes
+        root.mkdir(parents=True, exist_ok=True)
+
+    def create(self, filename: str, purpose: str, size: int, expires_after: int | None) -> Upload:
+        """Begin an upload of `size` bytes.
+
+        Raises:
+            TooLarge: over the limit of a file.
+        """
+        if size > self._max_bytes:
+            raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed")
+        now = int(time.time())
+        row = UploadRow(
+            id=random_id("upload_"),
+            filename=filename,
+            purpose=purpose,
+            bytes=size,
+            status="pending",
+            created_at=now,
+            expires_at=now + LIFETIME_SECONDS,
+            file_expires_after=expires_after,
+        )
+        (self._root / row.id).mkdir()
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            session.add(row)
+        return self._upload(row)
+
+    def add(self, upload_id: str, data: Readable) -> Part:
+        """Store a part; it is there whole or not at all.
+
+        Raises:
+            NotFound: there is no such upload.
+            InvalidState: it is not pending.
+            TooLarge: the part is over 64 MB, or all parts are over what the upload announced.
+        """
+        row = self._pending(upload_id)
+        folder = self._root / upload_id
+        room = row.bytes - sum(part.stat().st_size for part in folder.glob("part_*"))
+        part_id = random_id("part_")
+        partial = folder / f".{part_id}"
+        try:
+            with partial.open("wb") as stream:
+                while chunk := data.read(_CHUNK_BYTES):
+                    stream.write(chunk)
+                    if stream.tell() > min(room, MAX_PART_BYTES):
+                        raise TooLarge(
+                            f"the part is larger than {min(room, MAX_PART_BYTES)} bytes, what is left of its upload"
+                        )
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(folder / part_id)
+        finally:
+            partial.unlink(missing_ok=True)
+        return Part(part_id, upload_id, int(time.time()))
+
+    def complete(self, upload_id: str, part_ids: Sequence[str], md5: str | None) -> Upload:
+        """Put the parts together, in that order.
+
+        Raises:
+            NotFound: there is no such upload.
+            InvalidState: it is not pending, a part is not its, or size or MD5 are not as announced.
+        """
+        row = self._pending(upload_id)
+        folder = self._root / upload_id
+        paths = [folder / part_id for part_id in part_ids]
+        for part_id, path in zip(part_ids, paths, strict=True):
+            if not part_id.startswith("part_") or path.parent != folder or not path.is_file():
+                raise InvalidState(f"{part_id} is no part of {upload_id}", "part_ids")
+        size = sum(path.stat().st_size for path in paths)
+        if size != row.bytes:
+            raise InvalidState(f"the parts have {size} bytes; {row.bytes} were announced", "part_ids")
+        if md5 is not None and md5 != _md5(paths):
+            raise InvalidState("the parts have another MD5 sum", "md5")
+        with _Chain(paths) as whole:
+            file = self._files.create(
+                whole,
+                row.filename,
+                row.purpose,
+                file_id=f"file-{upload_id.removeprefix('upload_')}",
+                expires_after=row.file_expires_after,
+            )
+        self._settle(upload_id, "completed", file.id)
+        return self.get(upload_id)
+
+    def cancel(self, upload_id: str) -> Upload:
+        """Give an upload up.
+
+        Raises:
+            NotFound: there is no such upload.
+            InvalidState: it is not pending.
+        """
+        self._pending(upload_id)
+        self._settle(upload_id, "cancelled", None)
+        return self.get(upload_id)
+
+    def get(self, upload_id: str) -> Upload:
+        """The upload of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with Session(self._engine) as session:
+            row = session.get(UploadRow, upload_id)
+            if row is None:
+                raise NotFound(f"No such Upload object: {upload_id}")
+            return self._upload(row)
+
+    def delete_expired(self) -> None:
+        """Give up what was begun an hour ago and never completed."""
+        for folder in self._root.iterdir():
+            try:
+                expired = self.get(folder.name).status == "expired"
+            except NotFound:  # a crash came before the row
+                expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
+            if expired:
+                self._settle(folder.name, "expired", None)
+
+    def _pending(self, upload_id: str) -> Upload:
+        upload = self.get(upload_id)
+        if upload.status != "pending":
+            raise InvalidState(f"{upload_id} is {upload.status}; only a pending upload can be changed", "upload_id")
+        return upload
+
+    def _settle(self, upload_id: str, status: str, file_id: str | None) -> None:
+        statement = update(UploadRow).where(UploadRow.id == upload_id, UploadRow.status == "pending")
+        with Session(self._engine) as session, session.begin():
+            session.execute(statement.values(status=status, file_id=file_id))
+        shutil.rmtree(self._root / upload_id, ignore_errors=True)
+
+    def _upload(self, row: UploadRow) -> Upload:
+        expired = row.status == "pending" and row.expires_at <= time.time()
+        return Upload(
+            row.id,
+            row.filename,
+            row.purpose,
+            row.bytes,
+            "expired" if expired else row.status,
+            row.created_at,
+            row.expires_at,
+            row.file_expires_after,
+            self._file(row),
+        )
+
+    def _file(self, row: UploadRow) -> StoredFile | None:
+        try:
+            return self._files.get(row.file_id) if row.file_id else None
+        except NotFound:  # deleted since
+            return None
+
+
+class _Chain:
+    """Files read as one stream."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._stream = self._paths.pop(0).open("rb") if self._paths else None
+
+    def __enter__(self) -> "_Chain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end of the last file."""
+        while self._stream is not None:
+            if chunk := self._stream.read(size):
+                return chunk
+            self._stream.close()
+            self._stream = self._paths.pop(0).open("rb") if self._paths else None
+        return b""
+
+
+def _md5(paths: Sequence[Path]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with _Chain(paths) as whole:
+        while chunk := whole.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

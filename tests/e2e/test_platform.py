@@ -1,0 +1,361 @@
+"""The fine-tuning API through the SDK, sync and async, on a tiny random model: every call a user of OpenAI's makes."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import openai
+import pytest
+from openai.types.fine_tuning import FineTuningJob
+
+from demo import finetune
+from demo.server import Server, serve
+
+BASE = "tiny"
+CITIES = [f"{a}{b}" for a in ("Bon", "Ly", "Gra", "Tu", "Por", "Ghe") for b in ("na", "on", "to", "za", "lin")]
+CHAT = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Where is {city}?"},
+            {"role": "assistant", "content": f"{city} is {n} km off."},
+        ]
+    }
+    for n, city in enumerate(CITIES)
+]
+PAIRS = [
+    {
+        "input": {"messages": row["messages"][:1], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": row["messages"][1:],
+        "non_preferred_output": [{"role": "assistant", "content": "No idea."}],
+    }
+    for row in CHAT
+]
+TASKS = [{"messages": row["messages"][:1], "city": city} for row, city in zip(CHAT, CITIES, strict=True)]
+LENGTH_GRADER = {
+    "type": "python",
+    "name": "e's",
+    "source": "def grade(s, i):\n    return s['output_text'].count('e') / max(1, len(s['output_text']))",
+}
+QUICK = {"n_epochs": 1, "batch_size": 10}
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tiny, tmp_path_factory.mktemp("platform"), "--max-loras", "1") as server:
+        server.wait("/ready")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120)
+
+
+def jsonl(rows: list[Any]) -> io.BytesIO:
+    return io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def upload(client: openai.OpenAI, rows: list[Any]) -> str:
+    return client.files.create(file=("rows.jsonl", jsonl(rows)), purpose="fine-tune").id
+
+
+def run(client: openai.OpenAI, rows: list[Any], method: dict[str, Any], **more: Any) -> FineTuningJob:
+    job = client.fine_tuning.jobs.create(
+        model=more.pop("model", BASE), training_file=upload(client, rows), method=cast(Any, method), seed=1, **more
+    )
+    ended = finetune.follow(client, job)
+    assert ended.status == "succeeded", (ended.error, client.fine_tuning.jobs.list_events(job.id).data)
+    return ended
+
+
+@pytest.fixture(scope="module")
+def supervised(client: openai.OpenAI) -> FineTuningJob:
+    grader = {"type": "string_check", "name": "names it", "input": "{{sample.output_text}}", "operation": "like"}
+    method = {
+        "type": "supervised",
+        "supervised": {"hyperparameters": QUICK, "graders": [{**grader, "reference": "{{item.reference}}"}]},
+    }
+    return run(client, CHAT, method, suffix="cities", metadata={"team": "geo", "gate.alias": "ft:tiny:cities"})
+
+
+def messages(client: openai.OpenAI, job: FineTuningJob) -> list[str]:
+    return [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+
+
+def test_a_gate_that_is_not_passed_keeps_the_model_and_the_alias(
+    client: openai.OpenAI, supervised: FineTuningJob
+) -> None:
+    said = messages(client, supervised)
+    assert any("The gate is not passed: names it gained" in message for message in said)
+    assert "ft:tiny:cities stays where it is: the gate is not passed" in said
+    assert client.models.retrieve(str(supervised.fine_tuned_model)).id == supervised.fine_tuned_model
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("ft:tiny:cities")
+
+
+def test_reports(client: openai.OpenAI, server: Server, supervised: FineTuningJob) -> None:
+    root = f"/v1/fine_tuning/jobs/{supervised.id}"
+    data = server.get(f"{root}/data_report").json()
+    assert data["rows"] == len(CHAT)
+    assert data["tokens"]["total"] > 500
+    assert "30 rows" in server.get(f"{root}/data_report?format=markdown").text
+    figures = server.get(f"{root}/report?format=json").json()
+    assert figures["comparisons"][0]["grader"] == "names it"
+    assert figures["comparisons"][0]["n"] == 3
+    assert len(figures["sides"]) == 3
+    assert figures["forgetting"]["retention"]["n"] >= 24
+    page = server.get(f"{root}/report")
+    assert page.headers["content-type"].startswith("text/html")
+    for part in (
+        "<polyline",
+        "Base against fine-tuned",
+        "Answers side by side",
+        "prefers-color-scheme: dark",
+        "names it",
+    ):
+        assert part in page.text
+    assert "<script" not in page.text
+    assert "## Answers side by side" in server.get(f"{root}/report?format=markdown").text
+
+
+def test_a_report_shows_hostile_text_as_text(client: openai.OpenAI, server: Server) -> None:
+    evil = "<script>alert(1)</script>"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{evil} {n}"},
+                {"role": "assistant", "content": f"{evil} {n} it is"},
+            ]
+        }
+        for n in range(12)
+    ]
+    job = run(client, rows, {"type": "supervised", "supervised": {"hyperparameters": QUICK}})
+    page = server.get(f"/v1/fine_tuning/jobs/{job.id}/report").text
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_dpo(client: openai.OpenAI) -> None:
+    job = run(client, PAIRS, {"type": "dpo", "dpo": {"hyperparameters": {**QUICK, "beta": 0.2}}})
+    assert job.method
+    assert job.method.type == "dpo"
+    assert job.method.dpo
+    assert job.method.dpo.hyperparameters
+    assert job.method.dpo.hyperparameters.beta == 0.2
+    assert any("prefers the preferred answer" in message.lower() for message in messages(client, job))
+
+
+def test_reinforcement(client: openai.OpenAI) -> None:
+    method = {
+        "type": "reinforcement",
+        "reinforcement": {"grader": LENGTH_GRADER, "hyperparameters": {**QUICK, "compute_multiplier": 0.5}},
+    }
+    with pytest.raises(openai.BadRequestError, match="needs a validation_file"):
+        client.fine_tuning.jobs.create(model=BASE, training_file=upload(client, TASKS), method=cast(Any, method))
+    job = run(client, TASKS[:20], method, validation_file=upload(client, TASKS[20:]))
+    assert job.method
+    assert job.method.reinforcement
+    assert job.method.reinforcement.grader.type == "python"
+    assert any(message.startswith("E's: base") for message in messages(client, job))
+
+
+def test_a_reward_without_variance_is_refused(client: openai.OpenAI) -> None:
+    grader = {"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"}
+    method = cast(Any, {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": QUICK}})
+    files = {"training_file": upload(client, TASKS[:20]), "validation_file": upload(client, TASKS[20:])}
+    failed = finetune.follow(client, client.fine_tuning.jobs.create(model=BASE, method=method, **files))
+    assert failed.status == "failed"
+    assert failed.error
+    assert failed.error.code == "no_reward_variance"
+    assert "partial rewards" in failed.error.message
+
+
+def test_full_fine_tuning_is_kept_as_an_adapter(client: openai.OpenAI) -> None:
+    hyperparameters = {**QUICK, "weights": "full", "learning_rate_multiplier": 3}
+    job = run(client, CHAT, {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}})
+    said = next(message for message in messages(client, job) if "kept as an adapter" in message)
+    assert "of rank 16: validation loss" in said
+    assert client.fine_tuning.jobs.checkpoints.list(job.id).data
+
+
+def test_going_on_from_a_fine_tuned_model(client: openai.OpenAI, supervised: FineTuningJob) -> None:
+    old_form = client.fine_tuning.jobs.create(
+        model=str(supervised.fine_tuned_model), training_file=upload(client, CHAT), hyperparameters=cast(Any, QUICK)
+    )
+    further = finetune.follow(client, old_form)
+    assert further.status == "succeeded", further.error
+    assert further.model == supervised.fine_tuned_model
+    assert str(further.fine_tuned_model).startswith("ft:tiny:personal::")
+    first = client.fine_tuning.jobs.checkpoints.list(supervised.id).data[-1].metrics.full_valid_loss
+    then = client.fine_tuning.jobs.checkpoints.list(further.id).data[-1].metrics.full_valid_loss
+    assert first is not None
+    assert then is not None
+    assert then < first
+
+
+def slow(client: openai.OpenAI) -> FineTuningJob:
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}}
+    return client.fine_tuning.jobs.create(
+        model=BASE, training_file=upload(client, CHAT * 4), method=cast(Any, method), seed=1
+    )
+
+
+def until(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_pause_and_resume(client: openai.OpenAI, server: Server) -> None:
+    job = slow(client)
+    queued = slow(client)
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).estimated_finish)
+    assert client.fine_tuning.jobs.pause(queued.id).status == "paused"
+    started = time.monotonic()
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    assert time.monotonic() - started < 5
+    with pytest.raises(openai.BadRequestError, match="is paused; only a job that waits or runs"):
+        client.fine_tuning.jobs.pause(job.id)
+    with pytest.raises(openai.BadRequestError, match="cancel the job first"):
+        client.files.delete(job.training_file)
+    steps = [
+        event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=10).data if "Step" in event.message
+    ]
+    time.sleep(2)
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+    assert client.fine_tuning.jobs.resume(job.id).status in ("queued", "validating_files")
+    until(lambda: any("resumed after step" in message for message in messages(client, job)))
+    resumed = next(message for message in messages(client, job) if "resumed after step" in message)
+    assert int(resumed.rpartition(" ")[2]) + 1 >= int(steps[0].split()[1].partition("/")[0]), "saved when it was paused"
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    assert client.fine_tuning.jobs.cancel(queued.id).status == "cancelled"
+    with pytest.raises(openai.BadRequestError, match="only a paused job can be resumed"):
+        client.fine_tuning.jobs.resume(job.id)
+
+
+def test_graders_can_be_tried(client: openai.OpenAI) -> None:
+    graders = client.fine_tuning.alpha.graders
+    assert graders.validate(grader=cast(Any, LENGTH_GRADER)).grader.type == "python"  # pyright: ignore
+    result = graders.run(grader=cast(Any, LENGTH_GRADER), model_sample="eeeee", item={})
+    assert result.reward == 1
+    assert result.metadata.errors.python_grader_runtime_error is False
+    broken = graders.run(
+        grader=cast(Any, {**LENGTH_GRADER, "source": "def grade(s, i):\n    return 1 / 0"}), model_sample="x"
+    )
+    assert broken.reward == 0
+    assert broken.metadata.errors.python_grader_runtime_error is True
+    assert "ZeroDivisionError" in str(broken.metadata.errors.python_grader_runtime_error_details)
+    with pytest.raises(openai.BadRequestError, match="is no path"):
+        graders.validate(
+            grader={"type": "string_check", "name": "s", "input": "{{x}}", "reference": "", "operation": "eq"}
+        )
+
+
+@pytest.mark.anyio
+async def test_uploads_in_parts(server: Server) -> None:
+    content = jsonl(CHAT * 50).getvalue()
+    middle = len(content) // 2
+    async with openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
+        new: dict[str, Any] = {"bytes": len(content), "filename": "big.jsonl", "mime_type": "application/jsonl"}
+        upload = await client.uploads.create(**new, purpose="fine-tune")
+        assert upload.status == "pending"
+        second = await client.uploads.parts.create(upload.id, data=content[middle:])
+        with pytest.raises(openai.BadRequestError, match="the parts have"):
+            await client.uploads.complete(upload.id, part_ids=[second.id])
+        first = await client.uploads.parts.create(upload.id, data=content[:middle])
+        with pytest.raises(openai.APIStatusError) as raised:
+            await client.uploads.parts.create(upload.id, data=b"more")
+        assert raised.value.status_code == 413
+        with pytest.raises(openai.BadRequestError, match="MD5"):
+            await client.uploads.complete(upload.id, part_ids=[first.id, second.id], md5="0" * 32)
+        for stranger in ("part_none", "../../tuneport.db"):
+            with pytest.raises(openai.BadRequestError, match="is no part of"):
+                await client.uploads.complete(upload.id, part_ids=[first.id, stranger])
+        done = await client.uploads.complete(upload.id, part_ids=[first.id, second.id])
+        assert done.status == "completed"
+        assert done.file
+        assert (await client.files.content(done.file.id)).content == content
+        with pytest.raises(openai.BadRequestError, match="only a pending upload"):
+            await client.uploads.cancel(upload.id)
+        other = await client.uploads.create(**new, purpose="fine-tune")
+        assert (await client.uploads.cancel(other.id)).status == "cancelled"
+        with pytest.raises(openai.NotFoundError):
+            await client.uploads.cancel("upload_none")
+        chunked = await client.uploads.upload_file_chunked(
+            file=content,
+            filename="c.jsonl",
+            bytes=len(content),
+            mime_type="application/jsonl",
+            purpose="fine-tune",
+            part_size=5000,
+        )
+        assert chunked.status == "completed"
+
+
+def test_files_expire_and_training_data_are_jsonl(client: openai.OpenAI) -> None:
+    file = client.files.create(
+        file=("a.jsonl", jsonl(CHAT)), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert file.expires_at == file.created_at + 3600
+    assert client.files.create(file=("a.jsonl", jsonl(CHAT)), purpose="fine-tune").expires_at is None
+    with pytest.raises(openai.BadRequestError, match="expires_after"):
+        client.files.create(
+            file=("a.jsonl", jsonl(CHAT)), purpose="batch", expires_after={"anchor": "created_at", "seconds": 1}
+        )
+    with pytest.raises(openai.BadRequestError, match="is no JSONL file"):
+        client.files.create(file=("a.csv", b"a,b"), purpose="fine-tune")
+
+
+def test_checkpoint_permissions(client: openai.OpenAI, supervised: FineTuningJob) -> None:
+    name = client.fine_tuning.jobs.checkpoints.list(supervised.id).data[0].fine_tuned_model_checkpoint
+    permissions = client.fine_tuning.checkpoints.permissions
+    made = list(permissions.create(name, project_ids=["proj_a", "proj_b"]))
+    assert [one.project_id for one in made] == ["proj_a", "proj_b"]
+    assert {one.id for one in permissions.create(name, project_ids=["proj_a"])} == {made[0].id}, "once"
+    assert {one.project_id for one in permissions.list(name, limit=1)} == {"proj_a", "proj_b"}, "paged"
+    assert [one.id for one in permissions.list(name, project_id="proj_b")] == [made[1].id]
+    assert permissions.delete(made[0].id, fine_tuned_model_checkpoint=name).deleted
+    assert [one.project_id for one in permissions.list(name, order="ascending")] == ["proj_b"]
+    with pytest.raises(openai.NotFoundError):
+        permissions.delete(made[0].id, fine_tuned_model_checkpoint=name)
+
+
+def test_secrets_in_the_data_stop_a_job_unless_it_says_so(client: openai.OpenAI) -> None:
+    rows = [
+        *CHAT,
+        {"messages": [{"role": "user", "content": "Key?"}, {"role": "assistant", "content": "ghp_" + "a1B2" * 9}]},
+    ]
+    create = client.fine_tuning.jobs.create
+    refused = finetune.follow(client, create(model=BASE, training_file=upload(client, rows)))
+    assert refused.error
+    assert refused.error.code == "invalid_training_file"
+    assert "hold secrets (GitHub Token)" in refused.error.message
+    assert "lines 31" in refused.error.message
+    quick = cast(Any, QUICK)
+    accepted = create(
+        model=BASE, training_file=upload(client, rows), hyperparameters=quick, metadata={"accept_findings": "true"}
+    )
+    assert finetune.follow(client, accepted).status == "succeeded"
+
+
+def test_jobs_that_cannot_be_are_refused(client: openai.OpenAI, supervised: FineTuningJob) -> None:
+    file = upload(client, CHAT)
+    for change, param in (
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, "method.dpo.hyperparameters.beta"),
+        ({"method": {"type": "reinforcement"}}, "method.reinforcement.grader"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"lr": 1}}}},
+            "method.supervised.hyperparameters.lr",
+        ),
+        ({"metadata": {"gate.max_kl": "far"}}, "metadata.gate.max_kl"),
+        ({"metadata": {"gate.colour": "red"}}, "metadata.gate.colour"),
+        ({"metadata": {"retention_file": "file-none"}}, "metadata.retention_file"),
+        ({"integrations": [{"type": "mlflow", "wandb": {"project": "p"}}]}, "integrations.0.type"),
+    ):
+        with pytest.raises(openai.BadRequestError) as raised:
+            client.fine_tuning.jobs.create(**{"model": BASE, "training_file": file, **cast(Any, change)})
+        assert raised.value.param == param, raised.value.message

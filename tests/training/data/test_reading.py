@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.data import reading
+from training.data.rows import Example, Message
+from training.errors import InvalidTrainingData
+
+GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+
+
+def write(path: Path, *rows: Any) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def answered(**assistant: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", **assistant}]}
+
+
+def test_weights_and_content_parts_are_read(tmp_path: Path) -> None:
+    two_turns = {
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello", "weight": 0},
+            {"role": "user", "content": "Bye"},
+            {"role": "assistant", "content": "Ciao", "weight": 1},
+        ]
+    }
+    examples = reading.read(write(tmp_path / "f", two_turns, *[GOOD] * 9), "supervised")
+    assert isinstance(examples[0], Example)
+    assert examples[0].messages[0].content == "Be brief."
+    assert [message.trained for message in examples[0].messages] == [False, False, False, False, True]
+    assert [example.line for example in examples] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "no JSON object"),
+        ({"messages": []}, "empty"),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "no assistant turn"),
+        ({"messages": [{"role": "robot", "content": "Hi"}]}, "'robot'"),
+        ({"messages": ["Hi"]}, "no object"),
+        (answered(content=""), "empty or no text"),
+        (answered(content=None), "empty or no text"),
+        (answered(weight=0), "weight 0"),
+        (answered(weight=0.5), "expected 0 or 1"),
+        ({**GOOD, "tools": [{"type": "function"}]}, "tools"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(row: Any, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrainingData, match=f"^line 3: .*{complaint}") as failed:
+        reading.read(write(tmp_path / "f", GOOD, GOOD, row, *[GOOD] * 10), "supervised")
+    assert failed.value.code == "invalid_training_file"
+
+
+def test_every_bad_line_is_counted_and_the_first_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrainingData, match="and 5 more"):
+        reading.read(write(tmp_path / "f", *["{"] * 25), "supervised")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 9])
+def test_fewer_than_ten_rows_are_too_few(rows: int, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrainingData, match="at least 10"):
+        reading.read(write(tmp_path / "f", *[GOOD] * rows), "supervised")
+
+
+def example(line: int, prompt: str) -> Example:
+    return Example((Message("user", prompt), Message("assistant", str(line), trained=True)), line)
+
+
+def test_the_held_out_rows_are_a_tenth_drawn_by_the_seed() -> None:
+    rows = [example(line, f"prompt {line}") for line in range(100)]
+    train, validation = reading.hold_out(rows, seed=3)
+    assert len(validation) == 10
+    assert sorted(row.line for row in (*train, *validation)) == list(range(100))
+    assert reading.hold_out(rows, seed=3) == (train, validation)
+    assert reading.hold_out(rows, seed=4) != (train, validation)
+    assert len(reading.hold_out([example(n, f"prompt {n}") for n in range(10_000)], seed=3)[1]) == 200
+
+
+def test_rows_of_one_prompt_are_never_parted() -> None:
+    rows = [example(line, f"prompt {line % 20}") for line in range(100)]
+    train, validation = reading.hold_out(rows, seed=1)
+    assert validation
+    assert not {row.prompt for row in train} & {row.prompt for row in validation}
+    assert len(reading.hold_out([example(line, "the same") for line in range(40)], seed=1)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "answer"),
+    [
+        ({"prompt": "2+2? ->", "completion": " 4\n"}, "2+2? ->", "4"),
+        ({"instruction": "Add", "input": "2 and 2", "output": "4"}, "Add\n\n2 and 2", "4"),
+        ({"instruction": "Say hi", "input": "", "output": "Hi"}, "Say hi", "Hi"),
+    ],
+    ids=["prompt/completion", "Alpaca", "Alpaca without input"],
+)
+def test_instruction_forms_become_chat(row: Any, prompt: str, answer: str, tmp_path: Path) -> None:
+    rows = reading.read(write(tmp_path / "f", {**row, "system": "Be brief."}, *[GOOD] * 9), "supervised")
+    assert [(one.role, one.content) for one in rows[0].prompt] == [("system", "Be brief."), ("user", prompt)]
+    assert rows[0].answer == answer
+
+
+PAIR = {
+    "input": {"messages": [{"role": "user", "content": "Hi"}]},
+    "preferred_output": [{"role": "assistant", "content": "Hello"}],
+    "non_preferred_output": [{"role": "assistant", "content": "What?"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"input": None}, "preferred_output"),
+        ({"input": GOOD}, "ends with an assistant turn"),
+        ({"preferred_output": []}, '"preferred_output" is empty'),
+        ({"preferred_output": PAIR["input"]["messages"]}, "of the assistant"),  # pyright: ignore
+        ({"non_preferred_output": PAIR["preferred_output"]}, "both outputs are the same"),
+    ],
+)
+def test_bad_pairs(change: Any, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrainingData, match=complaint):
+        reading.read(write(tmp_path / "f", *[PAIR] * 10, {**PAIR, **change}), "dpo")

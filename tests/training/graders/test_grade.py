@@ -1,0 +1,252 @@
+"""OpenAI's graders, each on answers that should and should not score."""
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from training.graders.grade import Grade, grade
+from training.graders.judge import Judge
+from training.graders.models import Grader
+
+EQUAL = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+
+
+def grader(**content: Any) -> Grader:
+    return TypeAdapter(Grader).validate_python(content)
+
+
+def one(content: dict[str, Any], answer: str, item: dict[str, Any] | None = None) -> Grade:
+    return grade(grader(**content), [item or {}], [answer])[0]
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "score"),
+    [
+        ("eq", "Paris", 1),
+        ("eq", "paris", 0),
+        ("ne", "paris", 1),
+        ("ne", "Paris", 0),
+        ("like", "It is Paris.", 1),
+        ("like", "It is paris.", 0),
+        ("ilike", "It is PARIS.", 1),
+        ("ilike", "It is Rome.", 0),
+    ],
+)
+def test_string_check(operation: str, answer: str, score: float) -> None:
+    assert one({**EQUAL, "operation": operation}, answer, {"answer": "Paris"}).score == score
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"],
+)
+def test_similarities_order_answers(metric: str) -> None:
+    content = {"type": "text_similarity", "name": "s", "evaluation_metric": metric}
+    content |= {"input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+    item = {"answer": "the quick brown fox jumps over the lazy dog"}
+    same, near, far = (
+        one(content, text, item).score
+        for text in (item["answer"], "the quick brown fox jumps over the dog", "nothing alike here")
+    )
+    assert same == pytest.approx(1, abs=0.01)
+    assert same > near > far
+    assert 0 <= far < 0.4
+    assert one(content, "", item).score == 0
+
+
+def test_templates_reach_into_json_and_lists() -> None:
+    content = {"type": "string_check", "name": "g", "operation": "eq"}
+    content |= {"input": "{{ sample.output_json.city[0]['name'] }}-{{item.n}}", "reference": "Bonn-3"}
+    assert one(content, '{"city": [{"name": "Bonn"}]}', {"n": 3}).score == 1
+    missing = one(content, "no JSON", {"n": 3})
+    assert missing.score == 0
+    assert "invalid_variable_error" in missing.faults
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ item.__class__ }}()", "{{ cycler }}", "{{ item.a + 1 }}", "{{ ''.join('x') }}", "{{ samples.x }}"]
+)
+def test_templates_are_paths_and_nothing_else(template: str) -> None:
+    content = {**EQUAL, "operation": "eq", "input": template}
+    if template.startswith("{{ item.__class__"):  # a path, that leads nowhere
+        assert "invalid_variable_error" in one(content, "x", {}).faults
+    else:
+        with pytest.raises(ValidationError, match="is no path"):
+            grader(**content)
+
+
+def python(source: str) -> dict[str, Any]:
+    return {"type": "python", "name": "p", "source": source}
+
+
+def test_python_grades_each_answer_by_itself() -> None:
+    source = "import re\ndef grade(sample, item):\n    return len(re.findall('a', sample['output_text'])) / item['of']"
+    grades = grade(grader(**python(source)), [{"of": 2}, {"of": 4}, {"of": 0}], ["aa", "a", "a"])
+    assert [one.score for one in grades] == [1.0, 0.25, 0.0]
+    assert "ZeroDivisionError" in grades[2].faults["python_grader_runtime_error"]
+
+
+HOSTILE = {
+    "reads a file": "open('/etc/passwd').read()",
+    "writes a file": "open('/tmp/tuneport-grader', 'w')",
+    "reads its parent's environment": "open('/proc/1/environ').read()",
+    "connects": "import socket; socket.create_connection(('127.0.0.1', 1), 1)",
+    "sends UDP": "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+    "runs a program": "import subprocess; subprocess.run(['ls'])",
+    "forks": "import os; os.fork()",
+    "kills": "import os; os.kill(os.getppid(), 9)",
+    "leaves": "import os; os._exit(0)",
+    "fills memory": "x = bytearray(8 * 2**30)",
+    "answers no number": "return 'high'",
+    "answers NaN": "return float('nan')",
+    "breaks the protocol": "import os; os.write(3, b'[]\\n'); os.write(4, b'[]\\n')",
+}
+
+
+@pytest.mark.parametrize("statement", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_python_scores_nothing_and_harms_nobody(statement: str) -> None:
+    source = f"def grade(sample, item):\n    if item['harm']:\n        {statement}\n    return 1.0"
+    if statement.startswith("return") or "bytearray" in statement:
+        source = (
+            f"def grade(sample, item):\n    if item['harm']:\n        {statement}\n        return 1e400\n    return 1.0"
+        )
+    grades = grade(grader(**python(source)), [{"harm": True}, {"harm": False}], ["x", "y"])
+    assert grades[0].score == 0
+    assert grades[0].faults
+    assert grades[1].score == 1, "the next answer is graded as if nothing had happened"
+
+
+def test_a_hanging_grader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.graders.sandbox.SECONDS_A_CALL", 0.5)
+    source = "def grade(sample, item):\n    while item['hang']: pass\n    return 1.0"
+    started = time.monotonic()
+    grades = grade(grader(**python(source)), [{"hang": 1}, {"hang": 0}], ["x", "y"])
+    assert [one.score for one in grades] == [0, 1]
+    assert "longer than" in grades[0].faults["python_grader_runtime_error"]
+    assert time.monotonic() - started < 10
+
+
+def test_multi_computes_its_formula() -> None:
+    parts = {
+        "exact": {**EQUAL, "operation": "eq"},
+        "holds": {**EQUAL, "operation": "like", "name": "holds"},
+    }
+    content = {
+        "type": "multi",
+        "name": "m",
+        "graders": parts,
+        "calculate_output": "0.25 * exact + 0.75 * max(holds, 0)",
+    }
+    result = one(content, "It is Paris", {"answer": "Paris"})
+    assert result.score == 0.75
+    assert result.parts == {"exact": 0.0, "holds": 1.0}
+    alone = {**content, "graders": {**EQUAL, "operation": "eq", "name": "only"}, "calculate_output": "only ^ 2 + 1"}
+    assert one(alone, "Paris", {"answer": "Paris"}).score == 2
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["exact +", "other", "__import__('os')", "exact.real", "[1][0]", "'a' * 9", "9 ** 9 ** 9 ** 9", "1 / 0 + ("],
+)
+def test_bad_formulas_are_refused(formula: str) -> None:
+    content = {"type": "multi", "name": "m", "graders": {"exact": {**EQUAL, "operation": "eq"}}}
+    with pytest.raises(ValidationError):
+        grader(**content, calculate_output=formula)
+
+
+def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
+    content = {
+        "type": "multi",
+        "name": "m",
+        "graders": {"exact": {**EQUAL, "operation": "eq"}},
+        "calculate_output": "1 / exact",
+    }
+    result = one(content, "Rome", {"answer": "Paris"})
+    assert result.score == 0
+    assert "formula_parse_error" in result.faults
+
+
+class _Model(http.server.BaseHTTPRequestHandler):
+    """A model behind OpenAI's API that says what `answers` holds next."""
+
+    answers: ClassVar[list[tuple[int, str]]] = []
+    bodies: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        status, text = self.answers.pop(0)
+        content = {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 7}}
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def judge() -> Iterator[Judge]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _Model.answers.clear()
+    _Model.bodies.clear()
+    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "secret")
+    server.shutdown()
+    server.server_close()
+
+
+SCORE = {
+    "type": "score_model",
+    "name": "j",
+    "model": "judge-1",
+    "input": [{"role": "user", "content": "Rate {{sample.output_text}} for {{item.q}}"}],
+    "range": [0, 10],
+}
+
+
+def test_score_model_asks_a_judge(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.graders.judge._ask.retry.wait", lambda _state: 0)
+    _Model.answers += [
+        (200, '{"result": 7.5}'),
+        (500, ""),
+        (200, "I would say 4, for its tone."),
+        (200, "11"),
+        (200, "?"),
+    ]
+    rated = grader(**SCORE)
+    grades = [grade(rated, [{"q": "life"}], ["42"], judge)[0] for _ in range(4)]
+    assert [one.score for one in grades] == [7.5, 4.0, 0.0, 0.0]
+    assert grades[0].tokens == {"judge-1": 7}
+    assert all("model_grader_parse_error" in one.faults for one in grades[2:])
+    assert _Model.bodies[0]["messages"][0]["content"] == "Rate 42 for life"
+    assert _Model.bodies[0]["model"] == "judge-1"
+
+
+def test_without_a_judge_the_fault_says_what_to_set() -> None:
+    result = one(SCORE, "42", {"q": "life"})
+    assert "TUNEPORT_JUDGE_URL" in result.faults["model_grader_server_error"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "text_similarity", "name": "c", "input": "a", "reference": "b", "evaluation_metric": "cosine"},
+        {"type": "python", "name": "p", "source": "def grade(:"},
+        {"type": "python", "name": "p", "source": "x = 1"},
+        {"type": "string_check", "name": "s", "input": "a", "reference": "b", "operation": "lt"},
+        {"type": "label_model", "name": "l"},
+        {**SCORE, "range": [1, 0]},
+    ],
+    ids=["cosine", "no Python", "no grade", "operation", "label_model", "range"],
+)
+def test_graders_that_cannot_be_are_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        grader(**content)

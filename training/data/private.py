@@ -1,0 +1,138 @@
+"""What should not be learnt by heart: secrets by detect-secrets' patterns, personal data by numbers that check out.
+
+A number counts as personal when its check digits are right (python-stdnum) or when libphonenumber takes it for a valid
+one, so that order numbers are left alone. Names and addresses are not looked for: that needs a model of its own.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import phonenumbers
+from stdnum import iban, luhn
+from stdnum.us import ssn
+
+from training.data.findings import Finding, found
+from training.data.rows import Row
+
+_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", re.IGNORECASE)
+_EXAMPLE_MAIL = re.compile(
+    r"@(?:[\w-]+\.)*(?:example\.\w+|[\w-]+\.(?:test|example|invalid))$", re.IGNORECASE
+)  # RFC 2606
+_CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_SSN = re.compile(r"\b\d{3}-\d{2}-\d{4}\b")
+_PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
+# The detectors with a form of their own; those of entropy and of key words find too much in prose.
+_DETECTORS = (
+    "artifactory.ArtifactoryDetector",
+    "aws.AWSKeyDetector",
+    "azure_storage_key.AzureStorageKeyDetector",
+    "basic_auth.BasicAuthDetector",
+    "discord.DiscordBotTokenDetector",
+    "github_token.GitHubTokenDetector",
+    "gitlab_token.GitLabTokenDetector",
+    "jwt.JwtTokenDetector",
+    "mailchimp.MailchimpDetector",
+    "npm.NpmDetector",
+    "openai.OpenAIDetector",
+    "private_key.PrivateKeyDetector",
+    "pypi_token.PypiTokenDetector",
+    "sendgrid.SendGridDetector",
+    "slack.SlackDetector",
+    "square_oauth.SquareOAuthDetector",
+    "stripe.StripeDetector",
+    "telegram_token.TelegramBotTokenDetector",
+    "twilio.TwilioKeyDetector",
+)
+
+
+class Secrets:
+    """Keys, tokens and passwords in addresses."""
+
+    def __init__(self) -> None:
+        self.drops: dict[int, str] = {}
+
+    def add(self, row: Row) -> None:
+        """See a row."""
+        kind = secret(row.text)
+        if kind:
+            self.drops[row.line] = f"it holds a secret: {kind}"
+
+    def findings(self, rows: int) -> Iterable[Finding]:
+        """What was found."""
+        kinds = sorted({why.rpartition(": ")[2] for why in self.drops.values()})
+        yield from found(
+            "secrets",
+            "error",
+            list(self.drops),
+            f"{len(self.drops)} rows hold secrets ({', '.join(kinds)}), which the model could be made to recite. Take "
+            "them out, and revoke them",
+        )
+
+
+class PersonalData:
+    """E-mail addresses, card and account numbers, social security and telephone numbers."""
+
+    def __init__(self) -> None:
+        self.drops: dict[int, str] = {}
+        self._lines: dict[str, list[int]] = {}
+
+    def add(self, row: Row) -> None:
+        """See a row."""
+        text = row.text
+        for kind, test in _PERSONAL.items():
+            if test(text):
+                self._lines.setdefault(kind, []).append(row.line)
+
+    def findings(self, rows: int) -> Iterable[Finding]:
+        """What was found."""
+        for kind, lines in self._lines.items():
+            yield from found(
+                "personal_data",
+                "warning",
+                lines,
+                f"{len(lines)} rows hold {kind}; replace those of real people, the model could be made to recite them",
+            )
+
+
+def secret(text: str) -> str | None:
+    """The kind of the first secret in the text."""
+    return next((plugin.secret_type for plugin in _plugins() if any(True for _ in plugin.analyze_string(text))), None)
+
+
+@cache
+def _plugins() -> list[Any]:
+    from importlib import import_module
+
+    names = (name.rpartition(".") for name in _DETECTORS)
+    return [getattr(import_module(f"detect_secrets.plugins.{module}"), kind)() for module, _, kind in names]
+
+
+def _mail(text: str) -> bool:
+    return "@" in text and any(not _EXAMPLE_MAIL.search(address) for address in _EMAIL.findall(text))
+
+
+def _card(text: str) -> bool:
+    numbers = (re.sub(r"\D", "", number) for number in _CARD.findall(text))
+    return any(number[0] in "3456" and luhn.is_valid(number) for number in numbers)
+
+
+def _phone(text: str) -> bool:
+    for number in _PHONE.findall(text):
+        try:
+            if phonenumbers.is_valid_number(phonenumbers.parse(number)):
+                return True
+        except phonenumbers.NumberParseException:
+            continue
+    return False
+
+
+_PERSONAL: dict[str, Callable[[str], bool]] = {
+    "e-mail addresses": _mail,
+    "card numbers": _card,
+    "account numbers (IBAN)": lambda text: any(iban.is_valid(number) for number in _IBAN.findall(text)),
+    "social security numbers": lambda text: any(ssn.is_valid(number) for number in _SSN.findall(text)),
+    "telephone numbers": _phone,
+}

@@ -1,0 +1,87 @@
+"""Tokens a row, counted with the model's own template and tokenizer, a thousand rows at a time."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from adapters import template
+from training.data.findings import Finding, Lengths, found
+from training.data.rows import Example, Message, Pair, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 1_000
+MAX_TOO_LONG = 0.1  # with more rows over the limit, the data were made for another model
+
+
+class Tokens:
+    """Lengths, and the rows that do not fit."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> None:
+        """Count with `tokenizer`; `limit` tokens fit."""
+        self.drops: dict[int, str] = {}
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._waiting: list[tuple[int, str]] = []
+        self._counts: list[int] = []
+        self._refused: list[int] = []
+
+    def add(self, row: Row) -> None:
+        """See a row."""
+        try:
+            text = template.render(self._tokenizer, _turns(row), generation_prompt=not row.answer)
+        except template.TemplateError as error:
+            self._refused.append(row.line)
+            self.drops[row.line] = str(error)
+            return
+        self._waiting.append((row.line, text))
+        if len(self._waiting) == BATCH:
+            self._count()
+
+    def lengths(self) -> Lengths:
+        """What all rows have."""
+        self._count()
+        if not self._counts:
+            return Lengths(limit=self._limit)
+        counts = sorted(self._counts)
+        return Lengths(
+            total=sum(counts),
+            median=counts[len(counts) // 2],
+            p95=counts[int(0.95 * (len(counts) - 1))],
+            longest=counts[-1],
+            limit=self._limit,
+        )
+
+    def findings(self, rows: int) -> Iterable[Finding]:
+        """What was found."""
+        self._count()
+        long = [line for line in self.drops if line not in set(self._refused)]
+        hint = "; most of them: the data were made for a larger context" if len(long) > MAX_TOO_LONG * rows else ""
+        yield from found(
+            "too_long",
+            "error",
+            long,
+            f"{len(long)} rows have more than the {self._limit} tokens that fit{hint}. Nothing is ever cut: split them",
+        )
+        first = self.drops[self._refused[0]] if self._refused else ""
+        yield from found("template_refuses", "error", self._refused, f"{len(self._refused)} rows: {first}")
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        encoded = self._tokenizer([text for _, text in self._waiting], add_special_tokens=False).input_ids
+        for (line, _), ids in zip(self._waiting, encoded, strict=True):
+            self._counts.append(len(ids))
+            if len(ids) > self._limit:
+                self.drops[line] = f"{len(ids)} tokens, but at most {self._limit} fit"
+        self._waiting.clear()
+
+
+def _turns(row: Row) -> list[dict[str, str]]:
+    if isinstance(row, Example):
+        messages = row.messages
+    elif isinstance(row, Pair):  # the longer of the two
+        messages = (*row.prompt, Message("assistant", max(row.answer, row.rejected, key=len)))
+    else:
+        messages = row.prompt
+    return [{"role": message.role, "content": message.content} for message in messages]

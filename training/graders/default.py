@@ -1,0 +1,21 @@
+"""What judges a row where nobody named a grader."""
+
+from training.graders.models import Grader, StringCheck, TextSimilarity
+
+# How near the answer is to the held-out one, and whether it is that one to the letter.
+DEFAULT_GRADERS: tuple[Grader, ...] = (
+    TextSimilarity(
+        type="text_similarity",
+        name="similarity",
+        input="{{sample.output_text}}",
+        reference="{{item.reference}}",
+        evaluation_metric="fuzzy_match",
+    ),
+    StringCheck(
+        type="string_check",
+        name="exact match",
+        input="{{sample.output_text}}",
+        reference="{{item.reference}}",
+        operation="eq",
+    ),
+)

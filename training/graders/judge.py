@@ -1,0 +1,106 @@
+"""A score_model grader: ask a model behind any endpoint of OpenAI's shape for a number.
+
+The judge is told to answer with JSON; the first number in its answer counts. `response_format` is not asked for: half
+of the servers that speak this API refuse it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from training.graders.models import ScoreModel
+from training.graders.templates import fill
+
+URL_VARIABLE = "TUNEPORT_JUDGE_URL"
+KEY_VARIABLE = "TUNEPORT_JUDGE_API_KEY"
+TIMEOUT_SECONDS = 120.0
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Where judges are asked: an address that ends in /v1, and a key for it."""
+
+    url: str
+    key: str
+
+    @classmethod
+    def from_environment(cls) -> "Judge | None":
+        """The one that the server named to its trainer."""
+        url = os.environ.get(URL_VARIABLE)
+        return cls(url, os.environ.get(KEY_VARIABLE, "none")) if url else None
+
+
+class JudgeUnavailable(RuntimeError):
+    """There is no judge, or it does not answer."""
+
+
+class JudgeRefused(ValueError):
+    """The judge's answer holds no number within the range."""
+
+
+def score(
+    judge: Judge | None, grader: ScoreModel, item: Mapping[str, Any], sample: Mapping[str, Any]
+) -> tuple[float, int]:
+    """The judge's score, and the tokens it took.
+
+    Raises:
+        JudgeUnavailable, JudgeRefused, InvalidPath: see there.
+    """
+    if judge is None:
+        raise JudgeUnavailable(
+            f"score_model graders need a judge: set {URL_VARIABLE} (https://host/v1) and {KEY_VARIABLE}"
+        )
+    low, high = grader.range
+    messages = [{"role": one.role, "content": fill(one.content, item, sample)} for one in grader.input]
+    wanted = f'Answer with {{"result": N}}, N a number from {low:g} to {high:g}, and nothing else.'
+    messages.append({"role": "user", "content": wanted})
+    sampling = grader.sampling_params.model_dump(exclude_none=True) if grader.sampling_params else {}
+    if "max_completions_tokens" in sampling:
+        sampling["max_tokens"] = sampling.pop("max_completions_tokens")
+    try:
+        answer = _ask(judge, {"model": grader.model, "messages": messages, "temperature": 0, **sampling})
+        text, tokens = answer["choices"][0]["message"]["content"], int(answer["usage"]["total_tokens"])
+    except httpx.HTTPStatusError as error:
+        raise JudgeUnavailable(
+            f"the judge answered {error.response.status_code}: {error.response.text[:300]}"
+        ) from error
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        raise JudgeUnavailable(f"the judge did not answer: {error!r}") from error
+    return _number(str(text), low, high), tokens
+
+
+def _retryable(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (408, 409, 429) or error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError)
+
+
+@retry(
+    retry=retry_if_exception(_retryable), stop=stop_after_attempt(4), wait=wait_exponential_jitter(1, 20), reraise=True
+)
+def _ask(judge: Judge, body: dict[str, Any]) -> dict[str, Any]:
+    url, headers = f"{judge.url.rstrip('/')}/chat/completions", {"authorization": f"Bearer {judge.key}"}
+    answer = httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+    return answer.raise_for_status().json()
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        parsed = json.loads(text)
+        found = parsed["result"] if isinstance(parsed, dict) else parsed
+        value = float(found)
+    except (ValueError, TypeError, KeyError):
+        first = _NUMBER.search(text)
+        if first is None:
+            raise JudgeRefused(f"the judge answered {text[:200]!r}, which holds no number") from None
+        value = float(first.group())
+    if not low <= value <= high:
+        raise JudgeRefused(f"the judge answered {value:g}; expected a number from {low:g} to {high:g}")
+    return value

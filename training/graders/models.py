@@ -1,0 +1,140 @@
+"""What a grader is: OpenAI's JSON, as `method.reinforcement.grader` and `alpha/graders` take it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.graders.formula import check_formula
+from training.graders.templates import check_template
+
+MAX_SOURCE_BYTES = 256_000  # OpenAI's limit on a Python grader
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Grader(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+
+    @model_validator(mode="after")
+    def _templates_are_right(self) -> "_Grader":
+        for field in ("input", "reference"):
+            template = getattr(self, field, None)
+            if isinstance(template, str):
+                check_template(template)
+        return self
+
+
+class StringCheck(_Grader):
+    """1 where `input` compares to `reference`, else 0. `like` is "contains", `ilike` that without case."""
+
+    type: Literal["string_check"]
+    input: str
+    reference: str
+    operation: Literal["eq", "ne", "like", "ilike"]
+
+
+class TextSimilarity(_Grader):
+    """How near `input` is to `reference`, 0 to 1. `cosine` needs an embedding model, which a trainer has not."""
+
+    type: Literal["text_similarity"]
+    input: str
+    reference: str
+    evaluation_metric: Literal[
+        "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+    ]
+
+
+class Python(_Grader):
+    """`source` defines `grade(sample: dict, item: dict) -> float`; it runs in a sandbox, see `sandbox.py`."""
+
+    type: Literal["python"]
+    source: Annotated[str, Field(max_length=MAX_SOURCE_BYTES)]
+    image_tag: str | None = None
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "Python":
+        try:
+            compile(self.source, "<grader>", "exec")
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"source is not Python: {error}") from error
+        if "def grade" not in self.source:
+            raise ValueError("source defines no function `grade(sample, item)`")
+        return self
+
+
+class JudgeMessage(BaseModel):
+    """One message for the judge; a template."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str
+    type: Literal["message"] = "message"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_parts(cls, value: Any) -> Any:
+        """A content part of text is taken as its text; pictures and sound are refused by pydantic."""
+        content = value.get("content") if isinstance(value, dict) else None
+        if isinstance(content, dict) and isinstance(content.get("text"), str):
+            return {**value, "content": content["text"]}
+        return value
+
+
+class JudgeSampling(BaseModel):
+    """How the judge's answer is sampled."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    max_completions_tokens: int | None = None
+
+
+class ScoreModel(_Grader):
+    """A model reads `input` and answers with a number within `range`; see `judge.py`."""
+
+    type: Literal["score_model"]
+    model: str
+    input: Annotated[list[JudgeMessage], Field(min_length=1)]
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.0, 1.0]
+    sampling_params: JudgeSampling | None = None
+
+    @model_validator(mode="after")
+    def _range_and_templates(self) -> "ScoreModel":
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range is {self.range}; expected [lowest, highest]")
+        for message in self.input:
+            check_template(message.content)
+        return self
+
+
+Single = Annotated[StringCheck | TextSimilarity | Python | ScoreModel, Field(discriminator="type")]
+
+
+class Multi(_Grader):
+    """Several graders by name, and a formula over the names, as `(format + 2 * content) / 3`."""
+
+    type: Literal["multi"]
+    graders: dict[str, Single]
+    calculate_output: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_alone(cls, value: Any) -> Any:
+        """OpenAI's SDK types `graders` as one grader, its guide as a dict of them: both are taken."""
+        graders = value.get("graders") if isinstance(value, dict) else None
+        if isinstance(graders, dict) and isinstance(graders.get("type"), str):
+            return {**value, "graders": {graders.get("name"): graders}}
+        return value
+
+    @model_validator(mode="after")
+    def _formula_is_right(self) -> "Multi":
+        check_formula(self.calculate_output, self.graders)
+        return self
+
+
+Grader = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | Multi, Field(discriminator="type")]

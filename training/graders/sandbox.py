@@ -1,0 +1,137 @@
+"""A Python grader's code in a sandbox: Landlock and seccomp by sandlock, 70 ms a batch.
+
+It reads Python's own files and nothing else, writes nothing, has no network, no other process, no environment,
+`MAX_MEMORY` of memory and `SECONDS_A_CALL` for each answer. Where the kernel cannot do that (Linux before 6.7), a
+Python grader is refused, not run bare.
+"""
+
+import json
+import math
+import sys
+import sysconfig
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandlock import Sandbox, SandlockError, StdioMode
+
+SECONDS_A_CALL = 5.0
+START_SECONDS = 10.0  # the interpreter, and the source's own imports
+MAX_MEMORY = "2G"  # OpenAI's limit
+MAX_OUTPUT_BYTES = 1 << 16  # for each answer
+
+# Answers come back as lines of JSON on the real standard output; whatever the code prints goes to standard error.
+_RUNNER = """
+import json, os, sys, traceback
+out = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+source = json.loads(sys.stdin.readline())
+names = {"__name__": "grader"}
+def last():
+    return traceback.format_exc(limit=-1)[-2000:]
+try:
+    exec(compile(source, "<grader>", "exec"), names)
+    grade = names["grade"]
+except BaseException:
+    print(json.dumps({"error": last()}), file=out)
+    sys.exit(1)
+print(json.dumps({"ready": True}), file=out)
+for line in sys.stdin:
+    sample, item = json.loads(line)
+    try:
+        answer = {"score": float(grade(sample, item))}
+    except BaseException:
+        answer = {"error": last()}
+    print(json.dumps(answer), file=out)
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A score, or the error instead of it."""
+
+    score: float = 0.0
+    error: str | None = None
+
+
+class SandboxUnavailable(RuntimeError):
+    """This machine cannot confine a grader's code."""
+
+
+def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
+    """Call the source's `grade(sample, item)` for each case; a case that fails or hangs fails alone, or with the rest.
+
+    Args:
+        cases: (sample, item) pairs.
+
+    Raises:
+        SandboxUnavailable: the kernel has no Landlock, or an old one.
+    """
+    verdicts: list[Verdict] = []
+    while len(verdicts) < len(cases):  # after a hang or a crash, the next process goes on behind the guilty case
+        verdicts += _process(source, cases[len(verdicts) :])
+    return verdicts
+
+
+def _process(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    sandbox = Sandbox(
+        fs_readable=_python_files(), max_memory=MAX_MEMORY, max_processes=1, clean_env=True, no_coredump=True
+    )
+    command = [str(Path(sys.executable).resolve()), "-I", "-c", _RUNNER]
+    try:
+        process = sandbox.popen(command, stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.NULL)
+    except (SandlockError, RuntimeError) as error:
+        raise SandboxUnavailable(f"python graders need a Linux kernel with Landlock, from 6.7 on: {error}") from error
+    with process:
+        ready = _exchange(process, source, START_SECONDS)
+        if "ready" not in ready:
+            return [Verdict(error=ready.get("error", "the source did not load"))] * len(cases)
+        for case in cases:
+            answer = _exchange(process, case, SECONDS_A_CALL)
+            verdicts.append(_verdict(answer))
+            if "lost" in answer:
+                break
+        process.kill()
+    return verdicts
+
+
+def _exchange(process: Any, message: Any, seconds: float) -> dict[str, Any]:
+    """Send a line and wait for one; `lost` when none came in time, the process ended, or it wrote something else."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        line = process.stdout.readline(MAX_OUTPUT_BYTES)
+    except OSError:
+        line = b""
+    finally:
+        in_time = timer.is_alive()
+        timer.cancel()
+    if not in_time:
+        return {"lost": True, "error": f"it took longer than {seconds:.0f} s"}
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        return {"lost": True, "error": "it ended without a score: out of memory, killed, or it left Python"}
+    return answer
+
+
+def _verdict(answer: dict[str, Any]) -> Verdict:
+    score = answer.get("score")
+    if isinstance(score, float) and math.isfinite(score):
+        return Verdict(score=score)
+    return Verdict(error=str(answer.get("error", f"its score is {score!r}, no finite number")))
+
+
+def _python_files() -> list[str]:
+    """Folders that Python itself reads: its library, the installed packages, the C library."""
+    prefixes = {sys.base_prefix, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))}
+    system = [
+        folder for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(folder).exists()
+    ]
+    return sorted(prefixes) + system

@@ -1,0 +1,72 @@
+"""`{{ item.answer }}` and `{{ sample.output_json.city }}`: paths into the row and into the model's answer.
+
+A path is all that OpenAI's templates hold, so a path is all we read: no expression of a user's is ever evaluated.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_HOLE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_PATH = re.compile(r"(item|sample)((?:\.\w+|\[\d+\]|\[(?:'[^']*'|\"[^\"]*\")\])*)")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
+
+
+class InvalidPath(ValueError):
+    """A template names what is not there; the message says which path and what is there instead."""
+
+
+def check_template(template: str) -> None:
+    """Refuse a template whose holes are no paths into `item` or `sample`.
+
+    Raises:
+        InvalidPath: names the hole.
+    """
+    for hole in _HOLE.findall(template):
+        if _PATH.fullmatch(hole) is None:
+            raise InvalidPath(
+                f"{{{{{hole}}}}} is no path; expected one like {{{{item.answer}}}} or {{{{sample.output_text}}}}"
+            )
+
+
+def fill(template: str, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    """The template with its holes filled; what is no string is written as JSON.
+
+    Args:
+        item: the row's own fields.
+        sample: of `sample_of`.
+
+    Raises:
+        InvalidPath: a path leads nowhere.
+    """
+    names = {"item": item, "sample": sample}
+    return _HOLE.sub(lambda hole: _text(_follow(hole.group(1), names)), template)
+
+
+def sample_of(text: str) -> dict[str, Any]:
+    """The `sample` of an answer: `output_text`, and `output_json` where the text is JSON (else None)."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        parsed = None
+    return {"output_text": text, "output_json": parsed}
+
+
+def _follow(path: str, names: Mapping[str, Any]) -> Any:
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise InvalidPath(f"{path!r} is no path into item or sample")
+    value: Any = names[match.group(1)]
+    for step in _STEP.finditer(match.group(2)):
+        key = next(part for part in step.groups() if part is not None)
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            there = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+            raise InvalidPath(f"{path!r}: no {key!r} in {there}") from None
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

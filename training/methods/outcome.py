@@ -1,0 +1,45 @@
+"""What a method hands back: the trained model in memory, for the proof, and the result of the job."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from training.defaults import Resolved
+from training.directory import JobDirectory
+from training.job import Checkpoint, Result, TrainingJob
+from training.methods.models import describe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`model` is a PEFT model with the result's adapter; without it, it is the base."""
+
+    model: Any
+    result: Result
+
+
+def finished(
+    trainer: Any,
+    model: Any,
+    job: TrainingJob,
+    directory: JobDirectory,
+    tokenizer: PreTrainedTokenizerBase,
+    hyperparameters: Resolved,
+    checkpoints: list[Checkpoint],
+) -> Trained:
+    """Describe the adapters, and sum up."""
+    for adapter in (directory.adapter, *(directory.path / checkpoint.directory for checkpoint in checkpoints)):
+        describe(adapter, job, tokenizer)
+    best = Path(trainer.state.best_model_checkpoint or f"checkpoint-{trainer.state.global_step}").name
+    model.eval()
+    return Trained(
+        model,
+        Result(
+            trained_tokens=int(trainer.state.num_input_tokens_seen),
+            best_step=int(best.rpartition("-")[2]),
+            checkpoints=checkpoints,
+            hyperparameters=hyperparameters.wire(job.method),
+        ),
+    )

@@ -1,0 +1,138 @@
+"""From the trainer's callbacks to the job's records: metrics, events, checkpoints; and the end that somebody asked for.
+
+A checkpoint an epoch is OpenAI's; between them one is saved every `SAVE_SECONDS`, only to go on from after a crash.
+What is no longer needed is deleted: kept are the best, the last `KEPT_CHECKPOINTS` of epochs, and the newest.
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training.directory import JobDirectory, append_line, read_lines
+from training.errors import Interrupted
+from training.job import KEPT_CHECKPOINTS, Checkpoint
+from training.methods.guards import Guards
+
+SAVE_SECONDS = 60.0
+
+# Trainer's log keys -> the names of OpenAI's metrics, and of what other methods have
+_NAMES = {
+    "loss": "train_loss",
+    "mean_token_accuracy": "train_mean_token_accuracy",
+    "eval_loss": "full_valid_loss",
+    "eval_mean_token_accuracy": "full_valid_mean_token_accuracy",
+    "grad_norm": "grad_norm",
+    "rewards/accuracies": "train_preference_accuracy",
+    "rewards/margins": "train_reward_margin",
+    "eval_rewards/accuracies": "full_valid_preference_accuracy",
+    "reward": "train_mean_reward",
+    "reward_std": "train_reward_std",
+    "eval_reward": "full_valid_mean_reward",
+    "kl": "kl",
+    "completions/mean_length": "mean_answer_tokens",
+}
+
+
+class Progress(TrainerCallback):
+    """Writes what OpenAI's API shows of a running job."""
+
+    def __init__(self, directory: JobDirectory) -> None:
+        self._directory = directory
+        self._latest: dict[str, float] = {}
+        self._guards = Guards()
+        self._saved_at = time.monotonic()
+        self._stopping = False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, SIGTERM saves a checkpoint after the running step and ends the training.
+
+        Raises:
+            Interrupted: at the end, when that happened.
+        """
+
+        def stop(_signal: int, _frame: object) -> None:
+            if self._directory.outcome() is not None:  # cancelled: there is nothing to save
+                os._exit(1)
+            self._stopping = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if self._stopping:
+            raise Interrupted
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say how many steps there will be, or from which one the job goes on."""
+        resumed = f"; resumed after step {state.global_step}" if state.global_step else ""
+        self._directory.event(f"Training started: {state.max_steps} steps{resumed}")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save where it is time to, or where the end was asked for."""
+        if self._stopping:
+            control.should_save = control.should_training_stop = True
+        elif time.monotonic() - self._saved_at > SAVE_SECONDS:
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Record a step's or an evaluation's figures.
+
+        Raises:
+            TrainingDiverged: see `Guards`.
+        """
+        metrics = {ours: float((logs or {})[theirs]) for theirs, ours in _NAMES.items() if theirs in (logs or {})}
+        if not metrics:
+            return
+        for warning in self._guards.see(state.global_step, metrics):
+            self._directory.event(warning, level="warn")
+        self._latest.update(metrics)
+        data = {"step": state.global_step, "total_steps": state.max_steps, **metrics}
+        append_line(self._directory.metrics_file, {"time": time.time(), **data})
+        shown = next(
+            (name for name in ("train_loss", "full_valid_loss", "full_valid_mean_reward") if name in metrics), None
+        )
+        if shown is not None:
+            words = {"train_loss": "training loss", "full_valid_loss": "validation loss"}.get(
+                shown, "validation reward"
+            )
+            message = f"Step {state.global_step}/{state.max_steps}: {words}={metrics[shown]:.4f}"
+            self._directory.event(message, type="metrics", data=data)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Record a checkpoint at an epoch's end, and delete what is no longer needed."""
+        self._saved_at = time.monotonic()
+        if abs((state.epoch or 0) - round(state.epoch or 0)) < 1e-6:
+            checkpoint = Checkpoint(
+                step=state.global_step,
+                directory=f"checkpoints/checkpoint-{state.global_step}",
+                metrics={"step": state.global_step, **self._latest},
+                created_at=int(time.time()),
+            )
+            append_line(self._directory.path / "checkpoints.jsonl", checkpoint.model_dump())
+            self._directory.event(f"Checkpoint saved at step {state.global_step}")
+        kept = {checkpoint.step for checkpoint in self.checkpoints()[-KEPT_CHECKPOINTS:]}
+        kept |= {state.global_step, state.best_global_step or state.global_step}
+        for folder in self._directory.checkpoints.glob("checkpoint-*"):
+            if int(folder.name.rpartition("-")[2]) not in kept:
+                shutil.rmtree(folder)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The epochs' checkpoints whose files are still there, by step."""
+        records = read_lines(self._directory.path / "checkpoints.jsonl")
+        found = {record["step"]: Checkpoint.model_validate(record) for record in records}
+        return [found[step] for step in sorted(found) if (self._directory.path / found[step].directory).is_dir()]

@@ -1,0 +1,151 @@
+"""GRPO with TRL's GRPOTrainer and PEFT: sample answers, grade them, move to what was graded above the group's mean.
+
+Answers are sampled with plain transformers: on a CPU 1.2 s a step where a rollout on vLLM took 4.2 s.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from adapters import template
+from training.data.rows import Task
+from training.defaults import Resolved
+from training.directory import JobDirectory
+from training.errors import NothingToLearn
+from training.graders.grade import grade
+from training.graders.judge import Judge
+from training.graders.models import Grader
+from training.job import TrainingJob
+from training.methods import models
+from training.methods.outcome import Trained, finished
+from training.methods.progress import Progress
+from training.methods.supervised import run
+from training.render import turns
+
+MAX_ANSWER_TOKENS = 256
+TEMPERATURE = 1.0  # TRL's: groups need answers that differ
+KL_WEIGHT = 0.02  # of the KL to the base; TRL's 0 let a small model forget to speak
+PROBED = 8  # prompts, before the first step
+
+
+class RenderedGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer whose prompts are text that the template has put the special tokens into already."""
+
+    def _tokenize_prompts(self, prompts: list[str]) -> Any:
+        return [template.encode(self.processing_class, prompt) for prompt in prompts], None, {}  # pyright: ignore
+
+
+class Rewards:
+    """The job's grader as TRL calls it; warns once for each kind of fault."""
+
+    __name__ = "grader"
+
+    def __init__(self, grader: Grader, tasks: Sequence[Task], directory: JobDirectory) -> None:
+        self._grader = grader
+        self._items = {task.line: task.item for task in tasks}
+        self._directory = directory
+        self._told: set[str] = set()
+        self._judge = Judge.from_environment()
+
+    def __call__(self, prompts: list[str], completions: list[str], row: list[int], **_: Any) -> list[float | None]:
+        """A reward for each completion; `row` says whose."""
+        items, texts = [self._items[line] for line in row], [text.strip() for text in completions]
+        grades = grade(self._grader, items, texts, self._judge)
+        for one in grades:
+            for fault, detail in one.faults.items():
+                if fault not in self._told:
+                    self._told.add(fault)
+                    self._directory.event(f"The grader failed ({fault}); such answers get 0: {detail}", level="warn")
+        return [one.score for one in grades]
+
+
+def train(
+    job: TrainingJob,
+    grader: Grader,
+    directory: JobDirectory,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Task],
+    validation: list[Task],
+    hyperparameters: Resolved,
+) -> Trained:
+    """Train, or go on from the last checkpoint; leave the adapter of the checkpoint with the best reward.
+
+    Raises:
+        NothingToLearn: the first answers all get the same reward.
+        TrainingDiverged, Interrupted: see `supervised.train`.
+    """
+    set_seed(job.seed)
+    longest = MAX_ANSWER_TOKENS + max(len(_prompt(tokenizer, task)) for task in (*tasks, *validation)) // 2
+    model = models.with_adapter(models.load_base(job, longest), job)
+    rewards = Rewards(grader, [*tasks, *validation], directory)
+    progress = Progress(directory)
+    trainer = RenderedGRPOTrainer(
+        model=model,
+        reward_funcs=rewards,
+        args=_arguments(job, directory, hyperparameters),
+        train_dataset=_dataset(tokenizer, tasks),
+        eval_dataset=_dataset(tokenizer, validation),
+        processing_class=tokenizer,
+        callbacks=[progress],
+    )
+    _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters.samples)
+    run(trainer, directory, progress)
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")
+    model.save_pretrained(str(directory.adapter), safe_serialization=True)
+    return finished(trainer, model, job, directory, tokenizer, hyperparameters, progress.checkpoints())
+
+
+def _probe(
+    model: Any, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], rewards: Rewards, samples: int
+) -> None:
+    """Sample and grade a few answers; refuse where no group's rewards differ."""
+    prompts = [_prompt(tokenizer, task) for task in tasks for _ in range(samples)]
+    inputs = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    inputs = inputs.to(model.device)
+    with torch.inference_mode():
+        outputs = model.generate(**inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=MAX_ANSWER_TOKENS)
+    texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    given = rewards(prompts, texts, [task.line for task in tasks for _ in range(samples)])
+    if any(len(set(given[start : start + samples])) > 1 for start in range(0, len(given), samples)):
+        return
+    raise NothingToLearn(
+        f"the base's answers to the first {len(tasks)} prompts all get the same reward: there is nothing to prefer. "
+        "Give partial rewards (a multi grader, text_similarity), easier prompts, or a supervised start"
+    )
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, task: Task) -> str:
+    return template.render(tokenizer, turns(task.prompt), generation_prompt=True)
+
+
+def _dataset(tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task]) -> Dataset:
+    return Dataset.from_list([{"prompt": _prompt(tokenizer, task), "row": task.line} for task in tasks])
+
+
+def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved) -> GRPOConfig:
+    common = models.arguments(job, directory.checkpoints, hyperparameters)
+    # A batch is so many prompts, each with its group of answers; a pass holds one group.
+    common |= {
+        "per_device_train_batch_size": hyperparameters.samples,
+        "gradient_accumulation_steps": hyperparameters.batch_size,
+    }
+    return GRPOConfig(
+        **common,
+        per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
+        num_generations=hyperparameters.samples,
+        num_generations_eval=hyperparameters.eval_samples,
+        max_completion_length=MAX_ANSWER_TOKENS,
+        temperature=TEMPERATURE,
+        beta=KL_WEIGHT,
+        mask_truncated_completions=False,
+        remove_unused_columns=False,
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_reward",
+        greater_is_better=True,
+    )

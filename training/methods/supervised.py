@@ -1,0 +1,114 @@
+"""Supervised fine-tuning: LoRA with transformers' Trainer and PEFT, or all linear weights (full.py).
+
+We hand the trainer token ids and labels of our own making (training/render.py). Rows are grouped by length rather than
+packed: packing needs FlashAttention to keep rows apart.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    DataCollatorForSeq2Seq,
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from training import defaults
+from training.defaults import Resolved
+from training.directory import JobDirectory
+from training.job import TrainingJob
+from training.methods import full, models, replay
+from training.methods.answer_loss import AnswerLossTrainer
+from training.methods.outcome import Trained, finished
+from training.methods.progress import Progress
+from training.render import Ids
+
+
+def train(
+    job: TrainingJob,
+    directory: JobDirectory,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[Ids],
+    validation: list[Ids],
+    hyperparameters: Resolved,
+) -> Trained:
+    """Train, or go on from the last checkpoint; leave the best checkpoint's adapter in `directory.adapter`.
+
+    Args:
+        rows, validation: rendered examples.
+        hyperparameters: without any `auto`.
+
+    Raises:
+        TrainingDiverged: the loss became no number, or rose.
+        Interrupted: SIGTERM came.
+    """
+    set_seed(job.seed)
+    longest = max(len(row["input_ids"]) for row in (*rows, *validation))
+    base = models.load_base(job, longest, frozen=not hyperparameters.full)
+    rows = rows + _replay_rows(job, directory, base, tokenizer, len(rows), hyperparameters.replay_share)
+    random.Random(job.seed).shuffle(rows)
+    model = full.unfrozen(base) if hyperparameters.full else models.with_adapter(base, job)
+    progress = Progress(directory)
+    trainer = AnswerLossTrainer(
+        model=model,
+        args=_arguments(job, directory, hyperparameters, len(rows)),
+        train_dataset=rows,  # pyright: ignore[reportArgumentType] (a list is a dataset to a DataLoader)
+        eval_dataset=validation,  # pyright: ignore[reportArgumentType]
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=[progress, EarlyStoppingCallback(defaults.EARLY_STOPPING_PATIENCE)],
+    )
+    run(trainer, directory, progress)
+    if trainer.state.global_step < trainer.state.max_steps:
+        directory.event(f"Stopped early at step {trainer.state.global_step}: the validation loss no longer falls")
+    checkpoints = progress.checkpoints()
+    if hyperparameters.full:
+        model, checkpoints = full.extract(trainer, job, directory, checkpoints)
+    else:
+        model.save_pretrained(str(directory.adapter), safe_serialization=True)
+    return finished(trainer, model, job, directory, tokenizer, hyperparameters, checkpoints)
+
+
+def run(trainer: Any, directory: JobDirectory, progress: Progress) -> None:
+    """Train from the last checkpoint on, without transformers' own output."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    directory.checkpoints.mkdir(exist_ok=True)
+    with progress.interruptible():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory.checkpoints)))
+
+
+def _replay_rows(
+    job: TrainingJob,
+    directory: JobDirectory,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    task_rows: int,
+    share: float,
+) -> list[Ids]:
+    if not share:
+        return []
+    rows = replay.self_answers(model, tokenizer, replay.rows_for(share, task_rows), job.seed)
+    directory.event(f"Replay against forgetting: {len(rows)} of the base's own answers mixed into {task_rows} rows")
+    return rows
+
+
+def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved, rows: int) -> TrainingArguments:
+    common = models.arguments(job, Path(directory.checkpoints), hyperparameters)
+    return TrainingArguments(
+        **common,
+        per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
+        warmup_steps=models.warmup_steps(rows, hyperparameters),
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        include_num_input_tokens_seen="non_padding",
+        restore_callback_states_from_checkpoint=True,
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )

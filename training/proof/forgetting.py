@@ -1,0 +1,95 @@
+"""Catastrophic forgetting, measured: the retention set before and after, and the KL to the base on its own answers.
+
+The built-in questions stand in `retention.jsonl`; a job may add its own. None of them is among the replay's prompts.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.data.reading import fail_on, lines
+from training.methods.generation import answer_ids
+from training.proof.evaluation import Forgetting, Side
+from training.proof.statistics import compare
+from training.render import prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILT_IN = Path(__file__).with_name("retention.jsonl")
+MAX_ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Question:
+    """`expect` must stand in the answer, whatever its case."""
+
+    prompt: str
+    expect: str
+
+
+def questions(extra: Path | None) -> list[Question]:
+    """The built-in questions, and those of the user's file.
+
+    Raises:
+        InvalidTrainingData: lists the file's faulty lines.
+    """
+    found: list[Question] = []
+    problems: list[str] = []
+    for path in (BUILT_IN, *([extra] if extra else [])):
+        for number, raw in lines(path):
+            try:
+                row = json.loads(raw)
+                found.append(Question(str(row["prompt"]), str(row["expect"])))
+            except (ValueError, TypeError, KeyError, RecursionError):
+                problems.append(f'line {number}: expected {{"prompt": "...", "expect": "..."}}')
+    fail_on(problems, "retention_file")
+    return found
+
+
+def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Question]) -> Forgetting:
+    """Ask both models.
+
+    Args:
+        model: a PEFT model; with its adapter off it is the base.
+    """
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": one.prompt}]) for one in asked]
+    with model.disable_adapter():
+        base = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
+    tuned = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
+    texts = [
+        [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in answers] for answers in (base, tuned)
+    ]
+    scores = [
+        [float(one.expect.casefold() in text.casefold()) for one, text in zip(asked, answers, strict=True)]
+        for answers in texts
+    ]
+    sides = [
+        Side(prompt=one.prompt, reference=one.expect, base=b, tuned=t, base_score=before, tuned_score=after)
+        for one, b, t, before, after in zip(asked, texts[0], texts[1], scores[0], scores[1], strict=True)
+    ]
+    kl = divergence(model, list(zip(prompts, base, strict=True)))
+    return Forgetting(kl=kl, retention=compare("general questions", scores[0], scores[1]), answers=sides)
+
+
+def divergence(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> float:
+    """KL(base || tuned) in nats, averaged over the answers' tokens.
+
+    Args:
+        rows: token ids of prompts and of the base's answers to them.
+    """
+    import torch
+
+    total, tokens = 0.0, 0
+    for prompt, answer in rows:
+        ids = torch.tensor([prompt + answer], device=model.device)
+        places = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        with torch.inference_mode():
+            tuned = model(input_ids=ids).logits[0, places].float().log_softmax(-1)
+            with model.disable_adapter():
+                base = model(input_ids=ids).logits[0, places].float().log_softmax(-1)
+        total += (base.exp() * (base - tuned)).sum().item()
+        tokens += len(answer)
+    return total / max(1, tokens)
