@@ -38,7 +38,8 @@ def adopt(staged: Path, base: BaseModel) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             names = {key: _target(key, base) for key in file.keys()}  # noqa: SIM118 (safe_open has no __iter__)
-            if all(key == target for key, target in names.items()):
+            fused = any(f".{leaf}.lora_" in target for target in names.values() for leaf in _FUSED)
+            if not fused and all(key == target for key, target in names.items()):
                 return
             tensors: dict[str, torch.Tensor] = {}
             for key, target in names.items():

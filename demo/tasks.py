@@ -95,7 +95,7 @@ def _entities(rng: random.Random) -> Iterator[str]:
     """Endless name, product, order number, name, ...: none twice."""
     seen: set[str] = set()
     while True:
-        for make in (lambda: _word(rng, 2), lambda: _word(rng, 3), lambda: str(rng.randrange(10_000, 100_000))):
+        for make in (lambda: word(rng, 2), lambda: word(rng, 3), lambda: str(rng.randrange(10_000, 100_000))):
             entity = make()
             while entity in seen:
                 entity = make()
@@ -103,5 +103,6 @@ def _entities(rng: random.Random) -> Iterator[str]:
             yield entity
 
 
-def _word(rng: random.Random, syllables: int) -> str:
+def word(rng: random.Random, syllables: int) -> str:
+    """A random name."""
     return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)).capitalize()

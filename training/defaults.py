@@ -29,6 +29,7 @@ SUPERVISED_SHARE = 0.2  # "Iterative Reasoning Preference Optimization" (2024) a
 PREFERENCE_RATE = 0.1  # of the supervised learning rate (training notes of TRL and Zephyr: 5e-7 against 2e-5 and less)
 REINFORCEMENT_RATE = 0.1
 FULL_RATE = 0.1  # "LoRA Without Regret": LoRA's best rate is ten times that of full fine-tuning
+MAX_ANSWER_TOKENS = 256  # sampled in reinforcement; TRL's `max_completion_length`
 SAMPLES_A_PROMPT = 8  # TRL's `num_generations`
 FULL_RANK = 16  # of the adapter that is extracted; nothing was lost in our trial
 
@@ -48,6 +49,7 @@ class Resolved:
     samples: int = SAMPLES_A_PROMPT
     eval_interval: int = 0
     eval_samples: int = 1
+    max_answer_tokens: int = MAX_ANSWER_TOKENS
 
     def wire(self, method: Method) -> dict[str, Any]:
         """In the form of the API."""
@@ -62,6 +64,7 @@ class Resolved:
             "compute_multiplier": self.samples / SAMPLES_A_PROMPT,
             "eval_interval": self.eval_interval,
             "eval_samples": self.eval_samples,
+            "max_answer_tokens": self.max_answer_tokens,
         }
         return {name: values.get(name, value) for name, value in given.items()}
 
@@ -116,6 +119,7 @@ def _reinforcement(
         multiplier,
         samples=max(2, round(SAMPLES_A_PROMPT * compute)),
         eval_interval=steps_an_epoch if wanted.eval_interval == "auto" else wanted.eval_interval,
+        max_answer_tokens=MAX_ANSWER_TOKENS if wanted.max_answer_tokens == "auto" else wanted.max_answer_tokens,
         eval_samples=1 if wanted.eval_samples == "auto" else wanted.eval_samples,
     )
 

@@ -45,12 +45,15 @@ class PreferenceHyperparameters(_Hyperparameters):
 
 
 class ReinforcementHyperparameters(_Hyperparameters):
-    """OpenAI's for `reinforcement`; `reasoning_effort` is taken and has no meaning for a model without reasoning."""
+    """OpenAI's for `reinforcement`, and one of Tuneport's; `reasoning_effort` means nothing to a model without it."""
 
     compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto = "auto"
     eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
     eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
+    max_answer_tokens: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
+        default="auto", description="Longest sampled answer; auto: 256."
+    )
 
 
 class Supervised(BaseModel):

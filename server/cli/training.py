@@ -53,7 +53,7 @@ def train(
         console.print(f"[red]error:[/red] {error}")
         return 2
     directory = JobDirectory.create((output / job.id).absolute(), job)
-    outcome = _follow(directory, console)
+    outcome = follow(directory, console)
     if isinstance(outcome, Failure) or outcome is None:
         console.print(f"[red]failed:[/red] {outcome.message if outcome else 'the trainer died'}", highlight=False)
         console.print(f"trainer's log: {directory.log_file}")
@@ -71,7 +71,8 @@ def _method(kind: str, grader: Path | None, wanted: dict[str, str]) -> Method:
     return TypeAdapter(Method).validate_python(content)
 
 
-def _follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
+def follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
+    """Run a job's trainer and show its events; its outcome, or None where it died."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with (
         directory.log_file.open("ab") as log,

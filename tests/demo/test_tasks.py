@@ -4,7 +4,7 @@ import pytest
 
 from demo.__main__ import GENERAL
 from demo.tasks import TASKS, Task
-from training import replay
+from training.methods import replay
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -26,7 +26,6 @@ from training.methods.progress import Progress
 from training.methods.supervised import run
 from training.render import turns
 
-MAX_ANSWER_TOKENS = 256
 TEMPERATURE = 1.0  # TRL's: groups need answers that differ
 KL_WEIGHT = 0.02  # of the KL to the base; TRL's 0 let a small model forget to speak
 PROBED = 8  # prompts, before the first step
@@ -79,7 +78,9 @@ def train(
         TrainingDiverged, Interrupted: see `supervised.train`.
     """
     set_seed(job.seed)
-    longest = MAX_ANSWER_TOKENS + max(len(_prompt(tokenizer, task)) for task in (*tasks, *validation)) // 2
+    longest = (
+        hyperparameters.max_answer_tokens + max(len(_prompt(tokenizer, task)) for task in (*tasks, *validation)) // 2
+    )
     model = models.with_adapter(models.load_base(job, longest), job)
     rewards = Rewards(grader, [*tasks, *validation], directory)
     progress = Progress(directory)
@@ -92,7 +93,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[progress],
     )
-    _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters.samples)
+    _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)
     run(trainer, directory, progress)
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
@@ -101,14 +102,15 @@ def train(
 
 
 def _probe(
-    model: Any, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], rewards: Rewards, samples: int
+    model: Any, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], rewards: Rewards, resolved: Resolved
 ) -> None:
     """Sample and grade a few answers; refuse where no group's rewards differ."""
+    samples, limit = resolved.samples, resolved.max_answer_tokens
     prompts = [_prompt(tokenizer, task) for task in tasks for _ in range(samples)]
     inputs = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
     with torch.inference_mode():
-        outputs = model.generate(**inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=MAX_ANSWER_TOKENS)
+        outputs = model.generate(**inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=limit)
     texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     given = rewards(prompts, texts, [task.line for task in tasks for _ in range(samples)])
     if any(len(set(given[start : start + samples])) > 1 for start in range(0, len(given), samples)):
@@ -139,7 +141,7 @@ def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resol
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
         num_generations=hyperparameters.samples,
         num_generations_eval=hyperparameters.eval_samples,
-        max_completion_length=MAX_ANSWER_TOKENS,
+        max_completion_length=hyperparameters.max_answer_tokens,
         temperature=TEMPERATURE,
         beta=KL_WEIGHT,
         mask_truncated_completions=False,

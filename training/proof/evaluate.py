@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training import defaults
 from training.data.rows import Example, Pair, Row, Task
 from training.graders.default import DEFAULT_GRADERS
 from training.graders.grade import grade
@@ -56,7 +57,7 @@ def _answered(
 ) -> tuple[list[Any], list[Side]]:
     """Both models' answers, graded."""
     prompts = [prompt_ids(tokenizer, turns(row.prompt)) for row in rows]
-    limit = _limit(tokenizer, rows)
+    limit = _limit(tokenizer, job, rows)
     base, tuned = _both(model, lambda: answers(model, tokenizer, prompts, limit))
     items = [_item(row) for row in rows]
     graders, judge = _graders(job), Judge.from_environment()
@@ -93,10 +94,11 @@ def _item(row: Row) -> dict[str, Any]:
     return {"reference": row.answer, "messages": turns(row.prompt)}
 
 
-def _limit(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> int:
+def _limit(tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]) -> int:
+    if isinstance(job.method, Reinforcement):
+        wanted = job.method.hyperparameters.max_answer_tokens
+        return defaults.MAX_ANSWER_TOKENS if wanted == "auto" else wanted
     references = [row.answer for row in rows if isinstance(row, Example | Pair)]
-    if not references:
-        return MAX_ANSWER_TOKENS // 2
     longest = max(len(ids) for ids in tokenizer(references, add_special_tokens=False).input_ids)
     return min(MAX_ANSWER_TOKENS, int(SHARPER * longest) + 8)
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BUILT_IN = Path(__file__).with_name("retention.jsonl")
-MAX_ANSWER_TOKENS = 32
+MAX_ANSWER_TOKENS = 24
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Qu
         Side(prompt=one.prompt, reference=one.expect, base=b, tuned=t, base_score=before, tuned_score=after)
         for one, b, t, before, after in zip(asked, texts[0], texts[1], scores[0], scores[1], strict=True)
     ]
-    kl = divergence(model, list(zip(prompts, base, strict=True)))
+    kl = divergence(model, tokenizer, list(zip(prompts, base, strict=True)))
     return Forgetting(kl=kl, retention=compare("general questions", scores[0], scores[1]), answers=sides)
 
 
-def divergence(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> float:
+def divergence(model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[tuple[list[int], list[int]]]) -> float:
     """KL(base || tuned) in nats, averaged over the answers' tokens.
 
     Args:
@@ -82,14 +83,24 @@ def divergence(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> float
     """
     import torch
 
+    causal_lm = model.get_base_model()
     total, tokens = 0.0, 0
-    for prompt, answer in rows:
-        ids = torch.tensor([prompt + answer], device=model.device)
-        places = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        inputs = tokenizer.pad({"input_ids": [[*prompt, *answer] for prompt, answer in batch]}, return_tensors="pt")
+        answered = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)  # the positions that predict an answer
+        for index, (prompt, answer) in enumerate(batch):
+            answered[index, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
+        inputs = inputs.to(model.device)
+
+        def likelihoods(inputs: Any = inputs, answered: Any = answered) -> Any:
+            hidden = causal_lm.model(**inputs, use_cache=False).last_hidden_state[answered.to(model.device)]
+            return causal_lm.get_output_embeddings()(hidden).float().log_softmax(-1)
+
         with torch.inference_mode():
-            tuned = model(input_ids=ids).logits[0, places].float().log_softmax(-1)
+            tuned = likelihoods()
             with model.disable_adapter():
-                base = model(input_ids=ids).logits[0, places].float().log_softmax(-1)
+                base = likelihoods()
         total += (base.exp() * (base - tuned)).sum().item()
-        tokens += len(answer)
+        tokens += len(base)
     return total / max(1, tokens)
