@@ -100,8 +100,8 @@ def test_bad_jobs_are_refused(client: openai.OpenAI) -> None:
         ({"training_file": file.id}, openai.BadRequestError, "training_file"),
         ({"suffix": "x" * 65}, openai.BadRequestError, "suffix"),
         ({"seed": -1}, openai.BadRequestError, "seed"),
-        ({"method": {"type": "dpo"}}, openai.BadRequestError, "method.type"),
-        ({"hyperparameters": {"n_epochs": 99}}, openai.BadRequestError, "hyperparameters"),
+        ({"method": {"type": "magic"}}, openai.BadRequestError, "method.type"),
+        ({"hyperparameters": {"n_epochs": 99}}, openai.BadRequestError, "hyperparameters.n_epochs"),
         ({"hyperparameters": {"learning_rate": 1}}, openai.BadRequestError, "hyperparameters.learning_rate"),
     ):
         with pytest.raises(error) as raised:
