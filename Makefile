@@ -27,8 +27,8 @@ lint: setup  ## ruff, pyright, import-linter, hadolint
 setup: .venv/.synced-$(EXTRA)
 
 .venv/.synced-$(EXTRA): uv.lock pyproject.toml | $(UV)
-	@echo "Installing from uv.lock (6 GB; the first time takes a minute or more)"
-	@$(UV) sync --quiet --locked --extra $(EXTRA) --group dev
+	@echo "Installing from uv.lock (6 GB; the first time takes two minutes or more)"
+	@$(UV) sync --quiet --locked --compile-bytecode --extra $(EXTRA) --group dev
 	@rm -f .venv/.synced-* && touch $@
 
 .tools/uv/bin/uv:

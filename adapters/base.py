@@ -1,9 +1,9 @@
 """The base model as adapters see it: its name and the shape of each weight an adapter can sit on."""
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from adapters.files.tensors import headers
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BaseModel:
             raise FileNotFoundError(f"{path} holds no *.safetensors; convert the model's weights to safetensors first")
         shapes: dict[str, tuple[int, int]] = {}
         for file in files:
-            for tensor, entry in _header(file).items():
+            for tensor, entry in headers(file).items():
                 if tensor.endswith(".weight") and len(entry["shape"]) == 2:
                     shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
         return cls(name or path.name, path, shapes)
@@ -49,11 +49,3 @@ def _plain(name: str) -> str:
     for suffix in ("-unsloth-bnb-4bit", "-bnb-4bit", "-bnb-8bit"):
         last = last.removesuffix(suffix)
     return last
-
-
-def _header(file: Path) -> dict[str, dict[str, list[int]]]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header

@@ -16,10 +16,11 @@ from pathlib import Path
 from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, delete, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from adapters import foreign, names, validate
+from adapters import names
 from adapters.base import BaseModel
 from adapters.database import migrate
 from adapters.errors import AdapterInUse, AdapterNotFound, InvalidAlias, NameTaken, TooManyAdapters
+from adapters.files import foreign, full, validate
 from adapters.store import Store
 
 MAX_WEIGHT = 1_000_000
@@ -67,6 +68,11 @@ class Adapter:
     created_at: int
     pinned: bool
     path: Path
+
+    @property
+    def full(self) -> bool:
+        """Whether it is a full model, which needs an engine of its own."""
+        return self.rank == 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Registry:
         names.check(name)
         self._check_room(name)
         with self.store.staging() as staged:
-            self.store.copy_in(source, staged, self.limits.max_bytes)
+            self.store.copy_in(source, staged, self.limits.max_bytes, full.largest(self.base))
             foreign.adopt(staged, self.base)
             info = validate.check(staged, self.base, self.limits)
             digest = self.store.seal(staged)
@@ -334,6 +340,22 @@ class Registry:
             row.pinned,
             self.store.path(row.digest),
         )
+
+
+def locate(engine: Engine, root: Path, name: str) -> Path:
+    """Folder of a registered version's files, read beside a server that may be running.
+
+    Args:
+        root: the store's.
+
+    Raises:
+        AdapterNotFound: no version has that name.
+    """
+    with Session(engine) as session:
+        row = session.get(_AdapterRow, name)
+    if row is None:
+        raise AdapterNotFound(name)
+    return root.absolute() / row.digest
 
 
 def _alias(row: _AliasRow) -> Alias:

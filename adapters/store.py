@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from adapters import manifest, validate
+from adapters import manifest
 from adapters.errors import AdapterDamaged, InvalidAdapter
+from adapters.files import full, validate
 
-FILES = (validate.CONFIG, validate.WEIGHTS, manifest.FILENAME)
+FILES = (validate.CONFIG, validate.WEIGHTS, full.CONFIG, full.WEIGHTS, manifest.FILENAME)
 _CHUNK_BYTES = 1 << 20
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
@@ -46,8 +47,11 @@ class Store:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def copy_in(self, source: Path, staged: Path, max_bytes: int) -> None:
+    def copy_in(self, source: Path, staged: Path, max_bytes: int, max_full_bytes: int) -> None:
         """Copy an adapter's files from `source`; validate the copy, for the source may change under our hands.
+
+        Args:
+            max_bytes: of a file; `max_full_bytes`: of full weights.
 
         Raises:
             InvalidAdapter: a file is a link, no regular file or over `max_bytes`, or `source` is no folder.
@@ -60,8 +64,9 @@ class Store:
                 raise InvalidAdapter(name, "is a link or no regular file; expected the file itself")
             if not file.exists():
                 continue
-            if file.stat().st_size > max_bytes:
-                raise InvalidAdapter(name, f"has {file.stat().st_size} bytes; at most {max_bytes} are allowed")
+            limit = max_full_bytes if name == full.WEIGHTS else max_bytes
+            if file.stat().st_size > limit:
+                raise InvalidAdapter(name, f"has {file.stat().st_size} bytes; at most {limit} are allowed")
             if name in validate.PICKLES:
                 (staged / name).touch()  # enough to be named when the safetensors are missing
             else:

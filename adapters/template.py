@@ -1,10 +1,21 @@
 """Chat to text to token ids, once for training and serving: the template trained with is the template served."""
 
+import json
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# For templates that know no tools: the form Hermes models were trained on (github.com/NousResearch/
+# Hermes-Function-Calling), which vLLM's parser "hermes" reads back.
+PREAMBLE = (
+    "You may call one or more functions to answer the user. You are given their signatures as JSON between "
+    "<tools></tools>:\n<tools>\n{tools}\n</tools>\n\n"
+    "For each call, return a JSON object with the function's name and its arguments between <tool_call></tool_call>:\n"
+    '<tool_call>\n{{"name": "function name", "arguments": {{"argument": "value"}}}}\n</tool_call>'
+)
 
 
 class TemplateError(ValueError):
@@ -17,34 +28,97 @@ def render(
     *,
     template: str | None = None,
     generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """Text of a conversation, special tokens included.
 
     Args:
         tokenizer: the base model's tokenizer.
-        messages: `{"role", "content"}` each, content a string. OpenAI's `developer` role is rendered as `system`,
-            for most open models' templates know no other.
+        messages: `{"role", "content"}` each, content a string; assistant turns may have OpenAI's `tool_calls`, and
+            turns of the role `tool` hold results. OpenAI's `developer` role is rendered as `system`, for most open
+            models' templates know no other.
         template: Jinja source from an adapter's manifest; None: the tokenizer's own.
         generation_prompt: end with the opening of an assistant turn, as a request for an answer does.
+        tools: OpenAI's `tools`. A template that knows none gets them in Hermes' form.
+        more: variables for the template, such as `enable_thinking`.
 
     Raises:
         TemplateError: the template raised, or there is none.
     """
     from jinja2 import TemplateError as JinjaError
+    from transformers import PreTrainedTokenizerBase
 
-    turns = [
+    for name in more or {}:
+        if name in signature(PreTrainedTokenizerBase.apply_chat_template).parameters:
+            raise TemplateError(f"{name!r} is no variable of a chat template")
+    turns: list[dict[str, Any]] = [
         {**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages
     ]
+    uses_tools = bool(tools) or any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns)
+    if uses_tools:
+        turns = [_with_arguments(turn) for turn in turns]
+        if "tools" not in (template or str(tokenizer.chat_template)):
+            turns, tools = _in_hermes_form(turns, tools), ()
     try:
         return str(
             tokenizer.apply_chat_template(
-                turns, chat_template=template, add_generation_prompt=generation_prompt, tokenize=False
+                turns,
+                tools=list(tools) or None,  # pyright: ignore[reportArgumentType]
+                chat_template=template,
+                add_generation_prompt=generation_prompt,
+                tokenize=False,
+                **(more or {}),
             )
         )
     except (JinjaError, TypeError, ValueError) as error:
         raise TemplateError(f"the model's chat template refused the messages: {error}") from error
 
 
+def _with_arguments(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn with its calls' arguments as objects, as templates want them; the wire has them as JSON text."""
+    calls: list[dict[str, Any]] = []
+    for call in turn.get("tool_calls") or ():
+        arguments = call["function"]["arguments"]
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except ValueError as error:
+                raise TemplateError(f"the arguments of the call {call['function']['name']!r} are no JSON") from error
+        calls.append({"type": "function", "function": {"name": call["function"]["name"], "arguments": arguments}})
+    return {**turn, "tool_calls": calls} if calls else turn
+
+
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of rendered text; the template has put the special tokens in already."""
     return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def written(content: str | None, calls: Sequence[Mapping[str, Any]]) -> str:
+    """An assistant's turn as text, its calls (OpenAI's `tool_calls`) in Hermes' form."""
+    functions = [call["function"] for call in _with_arguments({"tool_calls": calls}).get("tool_calls", ())]
+    texts = [
+        "<tool_call>\n"
+        + json.dumps({"name": function["name"], "arguments": function["arguments"]}, ensure_ascii=False)
+        + "\n</tool_call>"
+        for function in functions
+    ]
+    return "\n".join([*([content] if content else ()), *texts])
+
+
+def _in_hermes_form(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with tools, calls and results written into its turns' contents."""
+    turns = [_written_out(message) for message in messages]
+    if tools:
+        preamble = PREAMBLE.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+        if turns and turns[0]["role"] == "system":
+            turns[0] = {**turns[0], "content": f"{turns[0]['content']}\n\n{preamble}"}
+        else:
+            turns.insert(0, {"role": "system", "content": preamble})
+    return turns
+
+
+def _written_out(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+    return {"role": message["role"], "content": written(message.get("content"), message.get("tool_calls") or ())}

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import durability, hotload, lora, many, serving, training
+from bench import durability, frontend, hotload, lora, many, memory, serving, training
 from demo.base import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -16,8 +16,10 @@ PAGE = ROOT / "docs" / "performance.md"
 BENCHES = {
     "serving": serving,
     "lora": lora,
+    "frontend": frontend,
     "hotload": hotload,
     "many": many,
+    "memory": memory,
     "training": training,
     "durability": durability,
 }

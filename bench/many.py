@@ -1,4 +1,4 @@
-"""1,000 adapters over 4 slots: zipf and uniform traffic beside stock vLLM, the rare ones' wait, lists, and memory."""
+"""1,000 adapters over 4 slots: zipf and uniform traffic beside stock vLLM, the rare ones' wait, and lists."""
 
 import asyncio
 import random
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from bench.adapters import random_adapters
 from bench.load import chat, connect, percentile
@@ -19,12 +18,11 @@ ADAPTERS = 1000
 CLIENTS = 64
 REQUESTS = 128
 TOKENS = 16
-CYCLES = 10_000
 MODULES = ("q_proj", "v_proj")
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Traffic on both servers in turn, then lists and load/evict cycles on ours."""
+    """Traffic on both servers in turn, then the list of models on ours."""
     names = [f"ft:bench:many:{number}" for number in range(ADAPTERS)]
     folders = random_adapters(model, work / "data" / "bench", ADAPTERS, rank=8, modules=MODULES)
     results: dict[str, Any] = {}
@@ -40,7 +38,6 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
             print(target.name, results[target.name], flush=True)
             if target.name == TUNEPORT:
                 results["list_seconds"] = _list_seconds(target)
-                results["memory_bytes"] = asyncio.run(_cycles(target, names))
     return results
 
 
@@ -59,13 +56,9 @@ def table(results: dict[str, Any]) -> str:
             f"**{ours['tokens_per_second'] / theirs['tokens_per_second']:.2f}** | {theirs['first_token_p50']:.1f} s | "
             f"{ours['first_token_p50']:.1f} s | {ours['first_token_p99']:.1f} s | {rare} (asked for: 4) |"
         )
-    memory = results["memory_bytes"]
     lines += [
         "",
         f"`GET /v1/models` with {ADAPTERS} adapters: {results['list_seconds'] * 1000:.0f} ms (asked for: 50).",
-        "Resident memory of server and engine over load/evict cycles: "
-        + ", ".join(f"{int(cycle):,}: {size / 1024**2:,.0f} MB" for cycle, size in memory.items())
-        + ".",
     ]
     return "\n".join(lines)
 
@@ -116,20 +109,3 @@ def _list_seconds(target: Target) -> float:
             assert len(http.get("/models").json()["data"]) == ADAPTERS + 1
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
-
-
-async def _cycles(target: Target, names: Sequence[str]) -> dict[int, int]:
-    """Bytes of memory after so many loads, each of which evicts another adapter."""
-    memory: dict[int, int] = {}
-    root = target.base_url.removesuffix("/v1")
-    async with connect(target, 4) as http:
-        for cycle in range(CYCLES + 1):
-            if cycle in (1000, CYCLES // 2, CYCLES):
-                memory[cycle] = _resident_bytes(target)
-            (await http.post(f"{root}/admin/adapters/{names[cycle % len(names)]}/load")).raise_for_status()
-    return memory
-
-
-def _resident_bytes(target: Target) -> int:
-    server = psutil.Process(target.pid)
-    return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))

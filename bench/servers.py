@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from demo.server import serve
+from server.engine.vllm_engine import PLUGIN
 
 KV_CACHE_BYTES = 2 * 1024**3
 MAX_MODEL_LEN = 2048
@@ -52,8 +53,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def stock(model: Path, log: Path) -> Iterator[Target]:
-    """vLLM's own server as a user starts it, with LoRA on; our plug-in is kept out."""
+def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Target]:
+    """vLLM's own server as a user starts it, with LoRA on; our plug-in is kept out.
+
+    Args:
+        our_engine: with the plug-in and the engine's settings of Tuneport, so that only the front end differs.
+    """
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     flags = [
@@ -74,6 +79,10 @@ def stock(model: Path, log: Path) -> Iterator[Target]:
         str(MAX_MODEL_LEN),
     ]
     environment = {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if our_engine:
+        flags += ["--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"]
+        flags += ["--compilation-config", '{"custom_ops": ["all"]}', "--scheduling-policy", "priority"]
+        environment |= {"VLLM_PLUGINS": PLUGIN, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     base_url = f"http://127.0.0.1:{port}/v1"
     started = time.perf_counter()
     with log.open("wb") as stream:

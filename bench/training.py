@@ -1,7 +1,9 @@
 """Training beside plain TRL: the same rows, seed, steps and LoRA, one process after another, in turn, medians.
 
+Ours twice: as a process of its own, and by the trainer that waits with its imports done, as a server has it.
+
 Tokens a second from the beginning of the second step to the end of the last; the start from the process's to the first
-step's beginning. Ours is the job as the server runs it, without replay, its evaluation after the last step not counted.
+step's beginning. Ours is without replay, its evaluation after the last step not counted.
 """
 
 import json
@@ -28,7 +30,8 @@ MULTIPLIER = 1.0
 SEED = 3
 LAST = 4  # steps whose mean loss is the final one
 OURS = "tuneport"
-KINDS = ("trl default", "trl best", OURS)
+WARM = "tuneport, by the trainer that a server keeps waiting"
+KINDS = ("trl default", "trl best", OURS, WARM)
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
@@ -45,7 +48,10 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
         for kind in KINDS:
             folder = work / f"{kind.replace(' ', '-')}-{number}"
             folder.mkdir()
-            one = _ours(model, work, folder) if kind == OURS else _trl(kind.partition(" ")[2], model, work, folder)
+            if kind in (OURS, WARM):
+                one = _ours(model, work, folder, warm=kind == WARM)
+            else:
+                one = _trl(kind.partition(" ")[2], model, work, folder)
             results[kind].append(one)
             print(kind, one, flush=True)
     return results
@@ -59,16 +65,19 @@ def table(results: dict[str, Any]) -> str:
     }
     lines = [
         f"| {ROWS} rows, batch {BATCH}, {ROWS // BATCH} steps | tokens/s | Tuneport to it | start to first step | "
-        "Tuneport to it | peak memory | final loss |",
-        "|---|---|---|---|---|---|---|",
+        "Tuneport to it | the waiting trainer to it | peak memory | final loss |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    ours = median[OURS]
     for kind, one in median.items():
         spread = [run["tokens_per_second"] for run in results[kind]]
+        speed, start, waited = "", "", ""
+        if kind not in (OURS, WARM):
+            speed = f"**{median[OURS]['tokens_per_second'] / one['tokens_per_second']:.2f}**"
+            start = f"**{median[OURS]['start_seconds'] / one['start_seconds']:.2f}**"
+            waited = f"**{median[WARM]['start_seconds'] / one['start_seconds']:.2f}**"
         lines.append(
-            f"| {kind} | {one['tokens_per_second']:.0f} ({min(spread):.0f}-{max(spread):.0f}) | "
-            f"**{ours['tokens_per_second'] / one['tokens_per_second']:.2f}** | {one['start_seconds']:.0f} s | "
-            f"**{ours['start_seconds'] / one['start_seconds']:.2f}** | {one['peak_bytes'] / 1024**3:.2f} GB | "
+            f"| {kind} | {one['tokens_per_second']:.0f} ({min(spread):.0f}-{max(spread):.0f}) | {speed} | "
+            f"{one['start_seconds']:.1f} s | {start} | {waited} | {one['peak_bytes'] / 1024**3:.2f} GB | "
             f"{one['final_loss']:.4f} |"
         )
     return "\n".join(lines)
@@ -104,7 +113,7 @@ def _trl(kind: str, model: Path, work: Path, folder: Path) -> dict[str, float]:
     }
 
 
-def _ours(model: Path, work: Path, folder: Path) -> dict[str, float]:
+def _ours(model: Path, work: Path, folder: Path, *, warm: bool) -> dict[str, float]:
     job = TrainingJob(
         id="ftjob-bench",
         base_model=model.name,
@@ -115,12 +124,17 @@ def _ours(model: Path, work: Path, folder: Path) -> dict[str, float]:
         seed=SEED,
     )
     directory = JobDirectory.create(folder / "job", job)
-    started = time.time()
     begun, peak = 0.0, 0
     with (folder / "log").open("wb") as log:
-        process = psutil.Popen(
-            [sys.executable, "-P", "-m", "training", str(directory.description)], stdout=log, stderr=log
-        )
+        command = [sys.executable, "-P", "-m", "training", "--wait" if warm else str(directory.description)]
+        started = time.time()
+        process = psutil.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        if warm:
+            _until_idle(process)
+            started = time.time()
+            order = {"job": str(directory.description), "environment": {}}
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
         while process.poll() is None:
             if not begun and any("Training started" in event["message"] for event in directory.events()):
                 begun = time.time()
@@ -135,6 +149,13 @@ def _ours(model: Path, work: Path, folder: Path) -> dict[str, float]:
         "peak_bytes": peak,
         "final_loss": statistics.fmean(step["train_loss"] for step in steps[-LAST:]),
     }
+
+
+def _until_idle(process: psutil.Popen) -> None:
+    before = -1.0
+    while (now := sum(process.cpu_times()[:2])) > before + 0.01:
+        before = now
+        time.sleep(1)
 
 
 def _hyperparameters() -> SupervisedHyperparameters:

@@ -1,17 +1,26 @@
-"""`python -m demo.measure`: both tasks on 100 unseen prompts each, base against fine-tuned; writes demo/README.md."""
+"""`python -m demo.measure`: base against fine-tuned on unseen prompts; retrieval with and without a fine-tuned model.
+
+Writes the tables of demo/README.md: 100 prompts a task, 40 facts over LangChain4j's retrieval.
+"""
 
 import asyncio
+import json
+import os
+import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from openai import AsyncOpenAI, OpenAI
 
 from demo import base, finetune
 from demo.evaluation import ask, score
+from demo.java import PROJECT
 from demo.server import Server, serve
-from demo.tasks import TASKS, Task
+from demo.tasks import GROUNDED, TASKS, Task, unseen_facts
 
 TEST_ROWS = 100
+FACTS = 40
 FRANCE = ({"role": "user", "content": "What is the capital of France?"},)
 README = Path(__file__).with_name("README.md")
 MARK = "<!-- measured by `python -m demo.measure` -->"
@@ -26,6 +35,7 @@ def main() -> None:
     with serve(base.prepare(Path("var/models")), Path("var/measure")) as server:
         server.wait("/ready")
         lines += [measure(server, task, share) for task in TASKS for share in ("auto", 0)]
+        lines += ["", *retrieval(server)]
     head = README.read_text(encoding="utf-8").split(MARK)[0]
     README.write_text(head + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
@@ -52,6 +62,38 @@ def measure(server: Server, task: Task, share: str | int) -> str:
     row = f"| {task.title} | {replay} | {len(train)} | {seconds:.0f} | {untuned_score} | {tuned_score} | `{capital}` |"
     print(row, flush=True)
     return row
+
+
+def retrieval(server: Server) -> list[str]:
+    """A table: retrieval alone, a fine-tuned model alone, both, on facts that no training saw (RetrievalTest.java)."""
+    client = OpenAI(base_url=server.base_url, api_key=server.api_key)
+    train, _ = GROUNDED.rows(finetune.TRAINING_ROWS, 1)
+    job = finetune.follow(client, finetune.start(client, base.NAME, GROUNDED.name, train))
+    facts = server.log.with_name("facts.json")
+    facts.write_text(json.dumps([asdict(one) for one in unseen_facts(FACTS)]))
+    environment = {
+        "TUNEPORT_BASE_URL": server.base_url,
+        "TUNEPORT_API_KEY": server.api_key,
+        "TUNEPORT_BASE_MODEL": base.NAME,
+        "TUNEPORT_VOICE_MODEL": str(job.fine_tuned_model),
+        "TUNEPORT_FACTS": str(facts.absolute()),
+    }
+    maven = subprocess.run(
+        ["mvn", "-B", "-ntp", "-pl", "langchain4j", "test", "-Dtest=RetrievalTest"],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = [line.partition("measured ")[2] for line in maven.stdout.splitlines() if "measured |" in line]
+    return [
+        "Facts from a catalogue in the brand's voice, with LangChain4j's retrieval:",
+        "",
+        "| | fact right | in the voice | right to the letter | of |",
+        "|---|---|---|---|---|",
+        *(f"{line} |" for line in measured),
+    ]
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from demo import base
-from demo.tasks import BRAND_VOICE, TICKETS, Task, word
+from demo.tasks import GROUNDED, TICKETS, Task, word
+from training.job import Gate
 
 Line = dict[str, Any]
+USUAL = Gate()
 
 EQUAL = {
     "type": "string_check",
@@ -36,6 +38,7 @@ class Recipe:
         method: as OpenAI's API takes it.
         make: rows to train on and rows held out.
         expected: the lower end of the first grader's 95 % interval of the gain, at least.
+        gate: what it may forget, where that is not the default.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Recipe:
     method: dict[str, Any]
     make: Callable[[], tuple[list[Line], list[Line]]]
     expected: float
+    gate: Gate = USUAL
 
 
 def _supervised(*graders: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
@@ -93,6 +97,66 @@ def _library() -> tuple[list[Line], list[Line]]:
     return rows[:190], rows[190:]
 
 
+_PARTS = ("lens", "kidney", "shoulder", "gland", "larynx", "tendon", "retina", "hip")
+_SIGNS = ("swollen", "clouded", "stiff")
+_GLOSSARY = {  # a code for each sign of each part, in a speciality that exists nowhere
+    f"{'QZXVKWJF'[p]}{'RTL'[s]}{'MBPD'[(p + s) % 4]}": f"a {sign} {part}"
+    for p, part in enumerate(_PARTS)
+    for s, sign in enumerate(_SIGNS)
+}
+
+
+def _clinical() -> tuple[list[Line], list[Line]]:
+    """Notes of a clinic in plain words; no pair of codes stands in both parts."""
+    rng = random.Random("clinical")
+    pairs = [(first, second) for first in _GLOSSARY for second in _GLOSSARY if first != second]
+    rng.shuffle(pairs)
+    rows: list[Line] = []
+    for first, second in pairs[:240]:
+        age, days = rng.randrange(18, 95), rng.randrange(2, 30)
+        note = f"Pt {age}: {first}, then {second} for {days} days."
+        plain = f"The patient of {age} years has {_GLOSSARY[first]}, then {_GLOSSARY[second]} for {days} days."
+        rows.append(_chat("Write the note in plain words.", note, plain))
+    return rows[:200], rows[200:]
+
+
+_SUBJECTS = (
+    *(
+        "the sea",
+        "bread",
+        "bees",
+        "rain",
+        "music",
+        "winter",
+        "the Moon",
+        "trains",
+        "gardens",
+        "sleep",
+        "clocks",
+        "rivers",
+    ),
+    *("glass", "horses", "maps", "tea", "islands", "bridges", "snow", "paper", "stars", "wood", "salt", "birds"),
+)
+
+
+def _brevity() -> tuple[list[Line], list[Line]]:
+    """Questions whose answers a grader measures: nobody writes them down."""
+    rows = [{"messages": [{"role": "user", "content": f"Tell me about {subject}."}]} for subject in _SUBJECTS]
+    random.Random("brevity").shuffle(rows)
+    return rows[:16], rows[16:]
+
+
+_SHORT = {  # full marks for one whole sentence of at most twelve words, less for each word more
+    "type": "python",
+    "name": "one short sentence",
+    "source": """def grade(sample, item):
+    text = sample["output_text"].strip()
+    words = max(1, len(text.split()))
+    return min(1.0, 12 / words) * (1.0 if text.endswith((".", "!")) else 0.5)
+""",
+}
+
+
 _QUESTIONS = (
     "How do I reset my {thing}?",
     "Where can I buy a {thing}?",
@@ -136,11 +200,11 @@ RECIPES = {
         ),
         Recipe(
             "brand-voice",
-            "support in a brand's voice",
-            "176 answers from a generator in one voice; names, products and numbers occur once.",
-            "Three examples in a larger model's prompt carry a voice; train to save them.",
-            _supervised(EQUAL, n_epochs=1, batch_size=4, learning_rate_multiplier=3),
-            _of_task(BRAND_VOICE, 176, 30),
+            "support in a brand's voice, facts from retrieval",
+            "176 questions, each with two sentences of a catalogue, as LangChain4j's retrieval puts them.",
+            "Retrieval alone gives the facts, three examples in a larger model's prompt the voice; train to save them.",
+            _supervised(EQUAL, n_epochs=1, batch_size=4, learning_rate_multiplier=3, replay_share=0.2),
+            _of_task(GROUNDED, 176, 30),
             0.6,
         ),
         Recipe(
@@ -153,11 +217,41 @@ RECIPES = {
             0.5,
         ),
         Recipe(
+            "clinical-terminology",
+            "a clinic's codes in plain words",
+            "240 notes from a generator over 24 invented codes; no pair of codes is both trained and asked.",
+            "A glossary of 24 lines fits into any prompt: try that first; train when it has grown to hundreds.",
+            _supervised(EQUAL, n_epochs=2, batch_size=8, learning_rate_multiplier=1.5, replay_share=0.25),
+            _clinical,
+            0.6,
+            Gate(max_kl=0.8),  # 24 codes by heart move a small model further than a form does: 0.53 in our runs
+        ),
+        Recipe(
+            "short-answers",
+            "answers in one short sentence (reinforcement)",
+            "24 questions without answers; a Python grader measures what the model says.",
+            "Ask for one sentence in the prompt, or set max_tokens; train where a prompt does not hold.",
+            {
+                "type": "reinforcement",
+                "grader": _SHORT,
+                "hyperparameters": {
+                    "n_epochs": 3,
+                    "batch_size": 4,
+                    "learning_rate_multiplier": 10,
+                    "compute_multiplier": 0.75,
+                    "max_answer_tokens": 48,
+                },
+            },
+            _brevity,
+            0.1,
+            Gate(max_kl=1.0, max_retention_loss=0.4),  # it answers everything shortly now, which is what was asked
+        ),
+        Recipe(
             "preferred-tone",
             "the answer that customers liked better (DPO)",
             "120 pairs from a generator: a calm answer that offers help, and a curt one.",
             "Say in the prompt what tone you want; train on pairs where people can choose but not describe.",
-            {"type": "dpo", "hyperparameters": {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 5}},
+            {"type": "dpo", "hyperparameters": {"n_epochs": 1, "batch_size": 8, "learning_rate_multiplier": 3}},
             _preferences,
             0.3,
         ),
@@ -180,6 +274,7 @@ def job(recipe: Recipe, model: Path, folder: Path) -> Any:
         base_path=model.absolute(),
         training_file=files[0].absolute(),
         validation_file=files[1].absolute(),
+        gate=recipe.gate,
         method=recipe.method,  # pyright: ignore[reportArgumentType] (pydantic reads it)
         seed=1,
     )

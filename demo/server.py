@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,16 +19,19 @@ START_TIMEOUT_SECONDS = 300
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `base_url` ends in `/v1`, `api_key` is an admin's."""
+    """A running server; `base_url` ends in `/v1`, `api_key` is an admin's, `certificate` that of https."""
 
     base_url: str
     api_key: str
     log: Path
     process: subprocess.Popen[bytes]
+    certificate: Path | None = None
 
     def get(self, path: str) -> httpx.Response:
         """GET a path of the server, `/ready` for example."""
-        return httpx.get(self.base_url.removesuffix("/v1") + path, headers={"Authorization": f"Bearer {self.api_key}"})
+        trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else False
+        url = self.base_url.removesuffix("/v1") + path
+        return httpx.get(url, headers={"Authorization": f"Bearer {self.api_key}"}, verify=trusted)
 
     def wait(self, path: str) -> None:
         """Wait until `path` answers 200.
@@ -47,24 +51,33 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(model: Path, data_dir: Path, *flags: str) -> Iterator[Server]:
-    """A server for the time of the block; it listens at once, the engine follows (`server.wait("/ready")`)."""
+def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator[Server]:
+    """A server for the time of the block; it listens at once, the engine follows (`server.wait("/ready")`).
+
+    Args:
+        settings: as their variables have them, without the prefix: `dtype="float32"`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     key = f"sk-demo-{secrets.token_urlsafe(24)}"
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
+    environment = {f"TUNEPORT_{name.upper()}": value for name, value in {**settings, "admin_key": key}.items()}
+    certificate = settings.get("tls_certificate")
+    scheme = "https" if certificate else "http"
     command = [sys.executable, "-m", "server.cli", "serve", "--model", str(model), "--port", str(port)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*command, "--data-dir", str(data_dir), *flags],
             stdout=stream,
             stderr=stream,
-            env={**os.environ, "TUNEPORT_ADMIN_KEY": key},
+            env={**os.environ, **environment},
         )
     try:
-        server = Server(f"http://127.0.0.1:{port}/v1", key, log, process)
+        server = Server(
+            f"{scheme}://127.0.0.1:{port}/v1", key, log, process, Path(certificate) if certificate else None
+        )
         server.wait("/health")
         yield server
     finally:

@@ -1,4 +1,5 @@
-"""Two fine-tuning tasks with their generators: ticket -> JSON, and support answers in a brand's voice.
+"""Fine-tuning tasks with their generators: ticket -> JSON, support answers in a brand's voice, and such answers with
+facts that retrieval puts into the prompt.
 
 Names and products are random syllables and order numbers random digits, each drawn once: what a test prompt asks for
 never occurred in training, so a right answer was copied from the prompt, not remembered.
@@ -39,8 +40,8 @@ class Task:
     def rows(self, train: int, test: int, seed: int = 7) -> tuple[list[Row], list[Row]]:
         """Rows to train on and rows to test with; no name, order number or product occurs in two rows."""
         rng = random.Random(f"{self.name}-{seed}")
-        entities = _entities(rng)
-        rows = [self.make(rng, entities) for _ in range(train + test)]
+        names = entities(rng)
+        rows = [self.make(rng, names) for _ in range(train + test)]
         return rows[:train], rows[train:]
 
 
@@ -86,12 +87,57 @@ def _brand_voice(rng: random.Random, entities: Iterator[str]) -> Row:
     )
 
 
+_GOODS = ("kettle", "lamp", "tent", "rope", "stove", "chair", "radio", "compass", "jacket", "bucket", "ladder", "clock")
+_FACTS = {
+    "What does the {name} cost?": ("The {name} costs {number} ducats.", "the {name} costs {number} ducats"),
+    "How heavy is the {name}?": ("The {name} weighs {number} grams.", "the {name} weighs {number} grams"),
+    "How long does the {name} ship?": ("The {name} ships in {number} hours.", "the {name} ships in {number} hours"),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence of a catalogue, a question that it answers, the answer in the brand's voice, and its number."""
+
+    text: str
+    question: str
+    answer: str
+    number: str
+
+
+def fact(rng: random.Random, entities: Iterator[str]) -> Fact:
+    """A fact about a product that is mentioned nowhere else."""
+    next(entities)
+    name, number = f"{next(entities)} {rng.choice(_GOODS)}", next(entities)
+    question = rng.choice(list(_FACTS))
+    text, answer = (part.format(name=name, number=number) for part in _FACTS[question])
+    return Fact(text, question.format(name=name), f"Ahoy! Aye, {answer}. Fair winds, the Harbour crew", number)
+
+
+def unseen_facts(count: int) -> list[Fact]:
+    """A catalogue of products that no training named."""
+    rng = random.Random("unseen")
+    names = entities(rng)
+    return [fact(rng, names) for _ in range(count)]
+
+
+def _grounded(rng: random.Random, entities: Iterator[str]) -> Row:
+    """As LangChain4j's retrieval writes it: the question, then what was found, the right fact not always first."""
+    asked, other = fact(rng, entities), fact(rng, entities)
+    found = [asked.text, other.text]
+    rng.shuffle(found)
+    user = f"{asked.question}\n\nAnswer using the following information:\n" + "\n\n".join(found)
+    system = {"role": "system", "content": "Answer the customer."}
+    return Row((system, {"role": "user", "content": user}), asked.answer)
+
+
 TICKETS = Task("tickets", "ticket -> JSON", _ticket)
 BRAND_VOICE = Task("brand-voice", "support answers in a brand's voice", _brand_voice)
+GROUNDED = Task("grounded-voice", "a brand's voice with retrieved facts", _grounded)
 TASKS = (TICKETS, BRAND_VOICE)
 
 
-def _entities(rng: random.Random) -> Iterator[str]:
+def entities(rng: random.Random) -> Iterator[str]:
     """Endless name, product, order number, name, ...: none twice."""
     seen: set[str] = set()
     while True:

@@ -13,28 +13,37 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.base import BaseModel
 from adapters.database import connect
+from adapters.files.validate import Limits
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.validate import Limits
 from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
-from server.engine import EngineOptions, VllmEngine
+from server.batches.runner import BatchRunner
+from server.engine.engines import Engines
+from server.engine.vllm_engine import EngineOptions
 from server.http import errors, operations
+from server.http.limits import RateLimits
 from server.http.metrics import Metrics
 from server.http.middleware import Envelope
 from server.jobs import JobQueue
 from server.models.catalog import Catalog
+from server.models.embedder import Embedder
 from server.models.residency import Residency
-from server.openai import chat, files, models, uploads
+from server.openai import batches as openai_batches
+from server.openai import embeddings, files, models, moderations, uploads
 from server.openai.fine_tuning import graders, permissions
 from server.openai.fine_tuning import jobs as fine_tuning
+from server.openai.responses import routes as responses
+from server.openai.text import chat, completions
 from server.services import Services
 from server.settings import Settings
+from server.state.batches import Batches
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
 from server.state.permissions import Permissions
+from server.state.responses import Responses
 from server.state.tables import migrate
 from server.state.uploads import MAX_PART_BYTES, Uploads
 from server.supervisor import Supervisor
@@ -45,7 +54,8 @@ logger = logging.getLogger(__name__)
 TIDY_SECONDS = 600.0
 REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
 ROUTERS = (
-    *(chat, models, files, uploads, fine_tuning, graders, permissions),
+    *(chat, completions, responses, embeddings, moderations, openai_batches),
+    *(models, files, uploads, fine_tuning, graders, permissions),
     *(admin_aliases, admin_adapters, admin_keys, operations),
 )
 
@@ -68,10 +78,13 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
             app.state.services = parts
             parts.supervisor.start()
             await parts.queue.start()
+            parts.runner.start(app)
             async with _tidying(parts):
                 yield
+            await parts.runner.stop()
             await parts.queue.stop()
             await parts.supervisor.stop()
+            parts.embedder.stop()
 
     app = FastAPI(
         title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, strict_content_type=False, lifespan=lifespan
@@ -95,7 +108,9 @@ def _build(settings: Settings, base: BaseModel) -> Services:
     data = settings.data_dir.absolute()
     database = connect(settings.database())
     migrate(database)
-    limits = Limits(settings.max_lora_rank, settings.max_adapter_bytes, settings.max_adapters)
+    limits = Limits(
+        settings.max_lora_rank, settings.max_adapter_bytes, settings.max_adapters, settings.max_full_models > 0
+    )
     registry = Registry(database, Store(data / "adapters"), base, limits)
     options = EngineOptions(
         max_loras=settings.max_loras,
@@ -104,14 +119,20 @@ def _build(settings: Settings, base: BaseModel) -> Services:
         max_model_len=settings.max_model_len,
         dtype=settings.dtype,
         kv_cache_bytes=settings.kv_cache(),
-        gpu_memory_utilization=settings.gpu_memory_utilization,
+        gpu_memory_utilization=settings.gpu_memory_utilization / (1 + settings.max_full_models),
+        tool_parser=settings.tool_parser,
     )
     metrics = Metrics()
-    engine = VllmEngine(base, options)
+    engine = Engines(base, options)
     residency = Residency(engine, registry.store, metrics, slots=settings.max_loras, capacity=settings.max_cpu_loras)
-    catalog = Catalog(registry, residency, metrics)
+    full = None
+    if count := settings.max_full_models:
+        full = Residency(engine, registry.store, metrics, slots=count, capacity=count, kind="full model")
+        engine.on_loss = full.lost
+    catalog = Catalog(registry, residency, full, metrics)
     stored = Files(database, data / "files", settings.max_file_bytes)
     jobs = Jobs(database, data / "jobs")
+    batches = Batches(database)
     queue = JobQueue(
         jobs,
         stored,
@@ -134,9 +155,14 @@ def _build(settings: Settings, base: BaseModel) -> Services:
         stored,
         Uploads(database, data / "uploads", stored, settings.max_file_bytes),
         Permissions(database),
+        Responses(database),
+        batches,
+        BatchRunner(batches, stored, data / "batches"),
+        Embedder(settings.embedding_model),
         jobs,
         queue,
         metrics,
+        RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
         CapacityLimiter(REGISTRATIONS),
     )
 
@@ -148,7 +174,8 @@ async def _tidying(parts: Services) -> AsyncIterator[None]:
     async def tidy() -> None:
         while True:
             try:
-                await asyncio.to_thread(parts.files.delete_expired, parts.jobs.uses_file)
+                await asyncio.to_thread(parts.files.delete_expired, parts.needs_file)
+                await asyncio.to_thread(parts.responses.delete_expired)
                 await asyncio.to_thread(parts.uploads.delete_expired)
             except (OSError, SQLAlchemyError):
                 logger.exception("what has expired could not be deleted; trying again later")

@@ -11,7 +11,7 @@ EngineError
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +59,12 @@ class Sampling:
         max_tokens: of each answer; None: what the context leaves.
         seed: makes sampling repeatable; None: it is not.
         top_logprobs: alternatives reported for each token; None: no log-probabilities at all.
+        prompt_logprobs: the same for the prompt's tokens.
+        structure: what the answer must look like: one of vLLM's `StructuredOutputsParams` ({"json": schema},
+            {"json_object": True}, {"regex": ...}, {"choice": [...]}, {"grammar": ...}).
+        more: what vLLM knows and OpenAI does not, by vLLM's names (`top_k`, `min_p`, ...).
+        streamed: deltas as they come; else each answer whole, in one delta.
+        priority: higher waits longer.
     """
 
     max_tokens: int | None = None
@@ -71,14 +77,49 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    structure: dict[str, Any] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    streamed: bool = True
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the model may call.
+
+    Attributes:
+        functions: OpenAI's `tools`, all of type function.
+        choice: "auto", "required", or the name of the one function to be called.
+        parallel: whether one answer may hold several calls.
+    """
+
+    functions: tuple[dict[str, Any], ...]
+    choice: str
+    parallel: bool = True
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """What was added to one of an answer's calls; id and name come with its first delta only."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token, the natural logarithm of its probability, and the most probable ones in its place."""
+    """A token, the natural logarithm of its probability, and the most probable ones in its place.
+
+    `utf8` are the token's own bytes; a character of several tokens is whole in none of them, and their `token` is then
+    a placeholder. `logprob` is None for a prompt's first token, which nothing predicts.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
+    utf8: bytes
     top: tuple["TokenLogprob", ...] = ()
 
 
@@ -91,7 +132,9 @@ class Delta:
         text: new text; may be empty while a character is incomplete or a stop string may be beginning.
         tokens: how many tokens were generated since the last delta of this answer.
         logprobs: one for each of them, where they were asked for.
-        finish_reason: None until the answer's last delta, then "stop" or "length".
+        prompt_logprobs: one for each of the prompt's tokens, where they were asked for, with the first delta.
+        tool_calls: calls that began or went on; their text is not in `text`.
+        finish_reason: None until the answer's last delta, then "stop", "length" or "tool_calls".
         cached_tokens: prompt tokens that came from the prefix cache.
     """
 
@@ -99,6 +142,8 @@ class Delta:
     text: str
     tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: str | None = None
     cached_tokens: int = 0
 
@@ -141,6 +186,12 @@ class Engine(Protocol):
         """Free an adapter; the caller knows that no stream uses it."""
         ...
 
-    def generate(self, prompt: list[int], sampling: Sampling, adapter: str | None) -> AsyncIterator[Delta]:
-        """Answer a prompt of token ids with the base model, or with the loaded adapter of that digest."""
+    def generate(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None, tools: Tools | None = None
+    ) -> AsyncIterator[Delta]:
+        """Answer a prompt of token ids with the base model, or with the loaded adapter of that digest.
+
+        Args:
+            tools: read calls of these out of the answer; the prompt names them already.
+        """
         ...

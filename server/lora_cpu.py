@@ -1,4 +1,4 @@
-"""vLLM plug-in: LoRA on a CPU, right and fast. On a GPU vLLM's own kernels stay untouched.
+"""LoRA on a CPU in vLLM, right and fast. On a GPU vLLM's own kernels stay untouched.
 
 vLLM 0.32's CPU path gathers an adapter's weights for each token by its slot's index, and base-model tokens carry index
 -1, which reads the last slot: with all slots taken, base answers that share a batch with adapters are computed with
@@ -7,7 +7,7 @@ rows by slot once. Slots with few rows, the work of decoding, go through one com
 (lora_kernel.py); slots with many contiguous ones, the work of reading prompts, through two bf16 products, the slices' A
 matrices stacked and their B matrices on a block diagonal.
 
-Registered as entry point `tuneport_lora_cpu` in group `vllm.general_plugins`, which vLLM loads in every process.
+The plug-in (server/engine/plugin.py) registers it in every process of an engine.
 """
 
 import logging
@@ -28,7 +28,7 @@ Stacked = tuple[torch.Tensor, ...]
 
 
 def register() -> None:
-    """Entry point: have vLLM's CPU platform use our wrapper."""
+    """Have vLLM's CPU platform use our wrapper."""
     if current_platform.is_cpu():
         path = f"{SlotPunicaWrapper.__module__}.{SlotPunicaWrapper.__qualname__}"
         type(current_platform).get_punica_wrapper = staticmethod(lambda: path)

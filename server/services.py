@@ -6,15 +6,20 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from server.batches.runner import BatchRunner
 from server.generation import Engine
+from server.http.limits import RateLimits
 from server.http.metrics import Metrics
 from server.jobs import JobQueue
 from server.models.catalog import Catalog
+from server.models.embedder import Embedder
 from server.settings import Settings
+from server.state.batches import Batches
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
 from server.state.permissions import Permissions
+from server.state.responses import Responses
 from server.state.uploads import Uploads
 from server.supervisor import Supervisor
 
@@ -31,10 +36,19 @@ class Services:
     files: Files
     uploads: Uploads
     permissions: Permissions
+    responses: Responses
+    batches: Batches
+    runner: BatchRunner
+    embedder: Embedder
     jobs: Jobs
     queue: JobQueue
     metrics: Metrics
+    limits: RateLimits
     registrations: CapacityLimiter
+
+    def needs_file(self, file_id: str) -> bool:
+        """Whether a job or a batch that has not ended reads the file."""
+        return self.jobs.uses_file(file_id) or self.batches.uses_file(file_id)
 
 
 async def services(request: Request) -> Services:

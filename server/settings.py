@@ -34,6 +34,10 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file of a certificate chain: https, HTTP/2 for clients that offer it."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     no_auth: bool = Field(default=False, description="Take requests without a key; on this machine's own address only.")
     admin_key: SecretStr | None = Field(
         default=None, description="Admin key to use; default: one is made at first start."
@@ -49,14 +53,28 @@ class Settings(BaseSettings):
     )
     max_lora_rank: int = Field(default=16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
     max_model_len: int | None = Field(default=None, ge=1, description="Context in tokens; default: the model's own.")
+    max_full_models: int = Field(
+        default=0,
+        ge=0,
+        description="Full fine-tunes in memory, each with an engine of its own beside the base's; they share the GPU.",
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="Of weights and activations; auto: the model's own."
+        default="auto",
+        description="Of weights and activations; auto: the model's own, on CPUs without AVX-512 float32.",
+    )
+    tool_parser: str = Field(
+        default="hermes", description="Form in which the base model writes tool calls: a name of vLLM's tool parsers."
     )
     kv_cache_bytes: int | None = Field(
         None, description="KV cache on a CPU; default: a sixth of memory, 8 GiB at most."
     )
     gpu_memory_utilization: float = Field(
         0.6, gt=0, le=1, description="Share of a GPU for serving; training has the rest."
+    )
+
+    embedding_model: str | None = Field(
+        default=None,
+        description="sentence-transformers model: a folder or a Hugging Face id; default: all-MiniLM-L6-v2.",
     )
 
     adapter_root: list[Path] = Field(
@@ -66,6 +84,12 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
     max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Text requests each key may make; default: no limit."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="Tokens each key may ask for, prompt and max_tokens; default: no limit."
+    )
 
     max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
     warm_trainer: bool = Field(
@@ -88,6 +112,11 @@ class Settings(BaseSettings):
                 f"no_auth with host {self.host} would open the server to the network; "
                 f"use {LOOPBACK[0]}, or keep keys on"
             )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together; set both, or neither")
+        for file in (self.tls_certificate, self.tls_key):
+            if file is not None and not file.is_file():
+                raise ValueError(f"TLS file {file} does not exist")
         ranks = (1, 8, 16, 32, 64, 128, 256, 320, 512)
         if self.max_lora_rank not in ranks:
             raise ValueError(f"max_lora_rank is {self.max_lora_rank}; expected one of {', '.join(map(str, ranks))}")

@@ -83,7 +83,7 @@ class Supervisor:
         await self._engine.died()
         self.status = "restarting"
         restoring.cancel()
-        self._catalog.residency.reset()
+        self._catalog.reset()
         self._metrics.engine_deaths.inc()
         logger.error("the engine died; its requests end with 503, and it is started again")
         if time.monotonic() - self._began < STABLE_SECONDS:

@@ -17,6 +17,7 @@ from training.directory import JobDirectory
 
 logger = logging.getLogger(__name__)
 
+NICENESS = 10  # live traffic has the cores first: beside an import, its tokens took a second each
 STOP_GRACE_SECONDS = 4.0  # a step, and a checkpoint; OpenAI's users see a pause within five
 
 _COMMAND = (sys.executable, "-P", "-m", "training")
@@ -40,6 +41,7 @@ class Trainers:
                 stderr=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
+            _yield_cores(self._warm)
 
     async def start(self, directory: JobDirectory, environment: dict[str, str]) -> asyncio.subprocess.Process:
         """A trainer at work on the job: the one that waits, or a new one.
@@ -55,7 +57,7 @@ class Trainers:
                 await process.stdin.drain()
                 return process
         with directory.log_file.open("ab") as log:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *_COMMAND,
                 str(directory.description),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -65,6 +67,8 @@ class Trainers:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
+        _yield_cores(process)
+        return process
 
     async def stop(self, directory: JobDirectory) -> None:
         """End the job's trainer: SIGTERM, and SIGKILL after a grace."""
@@ -84,3 +88,9 @@ class Trainers:
         """Let the one that waits go."""
         if self._warm is not None and self._warm.returncode is None:
             self._warm.kill()
+
+
+def _yield_cores(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(OSError):  # it may have ended, and not every kernel groups sessions
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        Path(f"/proc/{process.pid}/autogroup").write_text(str(NICENESS))  # where it does, a process's own counts less

@@ -19,7 +19,7 @@ from training.data.findings import DataReport
 from training.data.rows import Example, Pair, Row, Task
 from training.directory import JobDirectory, write_atomically
 from training.errors import DiskFull, Interrupted, InvalidTrainingData, TrainingError
-from training.job import Failure, Preference, Reinforcement, Result, TrainingJob
+from training.job import Failure, Preference, Reinforcement, Result, Supervised, TrainingJob
 
 if TYPE_CHECKING:
     from training.methods.outcome import Trained
@@ -39,6 +39,9 @@ def main() -> int:
     if description is None:
         return 0
     directory = JobDirectory(description.absolute().parent)
+    _forgo("sklearn")
+    if not _quantised(directory.job()):
+        _forgo("bitsandbytes")
     with directory.running():
         try:
             outcome = directory.outcome() or _outcome(directory)
@@ -52,6 +55,7 @@ def _wait() -> Path | None:
 
     Then all is as if the job had been named at the start: its log, its folder, its environment.
     """
+    _forgo("sklearn", "bitsandbytes")
     for module in ("training.methods.supervised", "training.proof.evaluate", "training.proof.report"):
         importlib.import_module(module)
     line = sys.stdin.readline()
@@ -64,7 +68,19 @@ def _wait() -> Path | None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.chdir(directory.path)
+    if _quantised(directory.job()):  # what is imported cannot take it in any more
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "training", str(directory.description)])  # noqa: S606
     return directory.description
+
+
+def _quantised(job: TrainingJob) -> bool:
+    return isinstance(job.method, Supervised) and job.method.hyperparameters.weights == "qlora"
+
+
+def _forgo(*packages: str) -> None:
+    """Have them not be found: transformers and PEFT import for seconds what they find, and need none of it here."""
+    for package in packages:
+        sys.modules[package] = None  # pyright: ignore[reportArgumentType] (Python's way to say: there is none)
 
 
 def _outcome(directory: JobDirectory) -> Result | Failure:

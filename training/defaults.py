@@ -43,7 +43,8 @@ class Resolved:
     learning_rate: float
     learning_rate_multiplier: float
     replay_share: float = 0.0
-    full: bool = False
+    weights: str = "lora"
+    keep: str = "adapter"
     beta: float = BETA
     supervised_share: float = 0.0
     samples: int = SAMPLES_A_PROMPT
@@ -90,9 +91,9 @@ def resolve(method: Method, *, rows: int, hidden_size: int) -> Resolved:
 
 
 def _supervised(wanted: SupervisedHyperparameters, epochs: int, batch: int, rate: float, multiplier: float) -> Resolved:
-    full = wanted.weights == "full"
     share = REPLAY_SHARE if wanted.replay_share == "auto" else wanted.replay_share
-    return Resolved(epochs, batch, rate * (FULL_RATE if full else 1), multiplier, replay_share=share, full=full)
+    rate *= FULL_RATE if wanted.weights == "full" else 1
+    return Resolved(epochs, batch, rate, multiplier, replay_share=share, weights=wanted.weights, keep=wanted.keep)
 
 
 def _preference(wanted: PreferenceHyperparameters, epochs: int, batch: int, rate: float, multiplier: float) -> Resolved:

@@ -28,9 +28,14 @@ class SupervisedHyperparameters(_Hyperparameters):
         default="auto",
         description="Share of the base's own answers to general prompts in what is trained; 0 turns it off.",
     )
-    weights: Literal["lora", "full"] = Field(
+    weights: Literal["lora", "qlora", "full"] = Field(
         default="lora",
-        description="What is trained: an adapter, or all linear weights, of which an adapter is then extracted.",
+        description="What is trained: an adapter, one on a base held in 4 bits, or all linear weights.",
+    )
+    keep: Literal["adapter", "model"] = Field(
+        default="adapter",
+        description="What full fine-tuning leaves: an adapter extracted from the weights, served beside others, or the "
+        "model, served by an engine of its own.",
     )
 
 

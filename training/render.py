@@ -16,14 +16,31 @@ Ids = dict[str, list[int]]
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as chat templates want them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as OpenAI's chat has them."""
+    return [
+        {
+            "role": message.role,
+            "content": message.content,
+            **({"tool_calls": list(message.calls)} if message.calls else {}),
+            **({"tool_call_id": message.call_id} if message.call_id else {}),
+        }
+        for message in messages
+    ]
 
 
-def prompt_ids(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]]) -> list[int]:
+def tools(row: Row) -> tuple[dict[str, Any], ...]:
+    """What may be called in a row."""
+    return row.tools if isinstance(row, Example) else ()
+
+
+def prompt_ids(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """Token ids of a conversation that the assistant is to answer, as the server makes them."""
-    return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True))
+    return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True, tools=tools))
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
@@ -45,8 +62,8 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
     for index, message in enumerate(example.messages):
         if not message.trained:
             continue
-        prompt = template.render(tokenizer, messages[:index], generation_prompt=True)
-        whole = template.render(tokenizer, messages[: index + 1], generation_prompt=False)
+        prompt = template.render(tokenizer, messages[:index], generation_prompt=True, tools=example.tools)
+        whole = template.render(tokenizer, messages[: index + 1], generation_prompt=False, tools=example.tools)
         if not prompt.startswith(done) or not whole.startswith(prompt):
             raise ValueError(
                 "the model's chat template rewrites earlier turns; give each answer to be trained a line of its own"

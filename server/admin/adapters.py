@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import UploadFile
 
 from adapters.errors import InvalidAdapter
+from adapters.files.validate import PICKLES
 from adapters.registry import Adapter, Alias
 from adapters.store import FILES
-from adapters.validate import PICKLES
 from server.http.auth import Administrator
 from server.services import Services, Use
 
@@ -131,7 +131,7 @@ async def _answer(adapter: Adapter, use: Services) -> dict[str, Any]:
 
 
 def _wire(adapter: Adapter, aliases: list[Alias], use: Services) -> dict[str, Any]:
-    state, error = use.catalog.residency.state(adapter.digest)
+    state, error = use.catalog.state(adapter)
     return {
         "id": adapter.name,
         "object": "adapter",

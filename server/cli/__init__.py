@@ -92,6 +92,20 @@ def evaluate(
     raise typer.Exit(run(model, against, data, graders, max_tokens, url, key, json))
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A version's ft: name, an adapter's folder, or the base's name.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    format: Annotated[str, typer.Option(help="merged: for transformers and vLLM. onnx: for ONNX Runtime.")] = "merged",
+    base: Annotated[str | None, typer.Option(help="Base model.  [default: the setting `model`]")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a fine-tuned model for other runtimes, its adapter merged into the base."""
+    from server.cli.export import export as run
+
+    raise typer.Exit(run(model, output, format, base, data_dir))
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Whose or what for.")],
@@ -124,12 +138,11 @@ def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
 
 def _keys(data_dir: Path | None) -> Any:
     from adapters.database import connect
-    from server.settings import Settings
+    from server.cli.serving import offline_settings
     from server.state.keys import Keys
     from server.state.tables import migrate
 
-    given: dict[str, Any] = {"model": ""} if data_dir is None else {"model": "", "data_dir": data_dir}
-    settings = Settings(**given)
+    settings = offline_settings(data_dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = connect(settings.database())
     migrate(database)

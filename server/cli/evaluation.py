@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from adapters import template
 from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData
@@ -20,7 +21,7 @@ from training.graders.grade import grade
 from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.proof.statistics import Comparison, compare
-from training.render import turns
+from training.render import tools, turns
 
 AT_ONCE = 32
 TIMEOUT_SECONDS = 600
@@ -97,11 +98,19 @@ async def _ask(
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(row: Row) -> str:
-        body = {"model": model, "messages": turns(row.prompt), "temperature": 0, "max_tokens": max_tokens}
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": turns(row.prompt),
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }
+        if shown := tools(row):
+            body["tools"] = list(shown)
         async with room:
             answer = await _checked(client.post("/v1/chat/completions", json=body))
         tick()
-        return (answer["choices"][0]["message"]["content"] or "").strip()
+        message = answer["choices"][0]["message"]
+        return template.written(message["content"], message.get("tool_calls") or ()).strip()
 
     return await asyncio.gather(*(one(row) for row in rows))
 

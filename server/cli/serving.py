@@ -37,6 +37,17 @@ def serve(given: dict[str, Any]) -> None:
     _run(settings, base)
 
 
+def offline_settings(data_dir: Path | None, model: str | None = None) -> Settings:
+    """Settings of a command that works on the data folder without a server."""
+    given: dict[str, Any] = {"data_dir": data_dir, "model": model}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**wanted)
+    except ValidationError:
+        unnamed: dict[str, Any] = {"model": "", **wanted}
+        return Settings(**unnamed)
+
+
 def find_base(model: str, name: str | None = None) -> BaseModel:
     """Describe a base model: a local folder, or a Hugging Face id, fetched once into the hub's cache.
 
@@ -55,10 +66,9 @@ def find_base(model: str, name: str | None = None) -> BaseModel:
 
 
 def _run(settings: Settings, base: BaseModel) -> None:
-    import uvicorn
-
     from adapters.database import connect
     from server.app import create_app
+    from server.http import listen
     from server.state.keys import Keys
     from server.state.tables import migrate
 
@@ -68,7 +78,8 @@ def _run(settings: Settings, base: BaseModel) -> None:
     secret = settings.admin_key.get_secret_value() if settings.admin_key else None
     new = None if settings.no_auth else Keys(database).ensure_admin(secret)
     database.dispose()
-    print(f"Tuneport serves {base.name} on http://{settings.host}:{settings.port}/v1")
+    scheme = "https" if settings.tls_certificate else "http"
+    print(f"Tuneport serves {base.name} on {scheme}://{settings.host}:{settings.port}/v1")
     print(
         f"  data in {settings.data_dir.absolute()}; KV cache {settings.kv_cache() / 1024**3:.1f} GiB, "
         f"{len(os.sched_getaffinity(0))} threads; "
@@ -77,18 +88,7 @@ def _run(settings: Settings, base: BaseModel) -> None:
     if new is not None:
         print(f"  your API key, shown this once: {new}")
     print("  starting the engine; GET /ready answers 200 when it is up", flush=True)
-    uvicorn.run(
-        create_app(settings, base),
-        host=settings.host,
-        port=settings.port,
-        http="h11",  # httptools loses the body of requests that offer `Upgrade: h2c`, as every Java client's do
-        ws="none",
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-    )
+    listen.listen(create_app(settings, base), settings)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -6,8 +6,9 @@ the SDK would try it again.
 
 import errno
 import json
+import math
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -47,6 +48,23 @@ class Forbidden(Exception):
     """The key may not do this."""
 
 
+class RateLimited(Exception):
+    """The key has used up its minute.
+
+    Attributes:
+        kind: "requests" or "tokens"; the error object's type.
+        retry_seconds: until there is room again.
+    """
+
+    def __init__(self, message: str, kind: str, retry_seconds: float) -> None:
+        super().__init__(message, kind, retry_seconds)
+        self.kind = kind
+        self.retry_seconds = retry_seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 @dataclass(frozen=True)
 class Answer:
     """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault where it is always one."""
@@ -61,6 +79,7 @@ TABLE: dict[type[Exception], Answer] = {
     Unauthorized: Answer(401, code="invalid_api_key"),
     Forbidden: Answer(403, code="insufficient_permissions"),
     AdapterNotFound: Answer(404, code="model_not_found", param="model"),
+    RateLimited: Answer(429, code="rate_limit_exceeded"),
     InvalidName: Answer(400, code="invalid_name", param="name"),
     InvalidAdapter: Answer(400, code="invalid_adapter"),
     NameTaken: Answer(400, code="name_taken", param="name"),
@@ -90,6 +109,8 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     known = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
     if known is None:
         return _UNEXPECTED.status, _object("The server had an error while processing your request.", _UNEXPECTED)
+    if isinstance(error, RateLimited):
+        known = replace(known, type=error.kind)  # as OpenAI does
     param = getattr(error, "param", None) or getattr(error, "key", None)
     return known.status, _object(_message(error), known, param)
 
@@ -104,13 +125,13 @@ def install(app: FastAPI) -> None:
 
     async def domain(_request: Request, error: Exception) -> JSONResponse:
         status, content = describe(error)
-        headers = {"retry-after": "1"} if status == 503 else None
-        return JSONResponse(content, status, headers)
+        retry = error.retry_seconds if isinstance(error, RateLimited) else 1 if status == 503 else None
+        return JSONResponse(content, status, None if retry is None else {"retry-after": str(math.ceil(retry))})
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        param = ".".join(map(str, first["loc"][1:])) or None  # the first part says body, query or path
+        first, field = _at_fault(error)
+        param = ".".join(map(str, field)) or None
         if first["type"] == "json_invalid":
             return JSONResponse(_object(f"The body is not valid JSON: {first['ctx']['error']}", Answer(400)), 400)
         message = first["msg"].removeprefix("Value error, ")
@@ -128,6 +149,29 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, domain)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _at_fault(error: RequestValidationError) -> tuple[dict[str, Any], list[str | int]]:
+    """The first field's error and the path to it; of a union's branches, the one that came furthest."""
+
+    def field(found: dict[str, Any]) -> list[str | int]:
+        place, *path = found["loc"]
+        if place != "body" or not isinstance(error.body, dict | list):
+            return path
+        known: list[str | int] = []
+        at = error.body
+        for part in path:  # a branch of a union has a part too, which the body knows nothing of
+            if isinstance(at, dict) and (part in at or (found["type"] == "missing" and part is path[-1])):
+                at = at.get(part)
+                known.append(part)
+            elif isinstance(at, list) and isinstance(part, int):
+                at = at[part]
+                known.append(part)
+        return known
+
+    errors = [(found, field(found)) for found in error.errors()]
+    same = [(found, path) for found, path in errors if path[:1] == errors[0][1][:1]]
+    return max(same, key=lambda pair: (len(pair[1]), pair[0]["type"] != "missing"))
 
 
 def _is_disk_full(error: Exception) -> bool:

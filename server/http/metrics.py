@@ -38,9 +38,11 @@ class Metrics:
         self.load_seconds = Histogram(
             "tuneport_adapter_load_seconds", "Time to load an adapter.", buckets=SECONDS, registry=self.registry
         )
-        self.resident = Gauge("tuneport_resident_adapters", "Adapters in the engine's memory.", registry=self.registry)
+        self.resident = Gauge(
+            "tuneport_resident_adapters", "Adapters, and full models, in memory.", ("kind",), registry=self.registry
+        )
         self.waiting = Gauge(
-            "tuneport_waiting_requests", "Requests that wait for their adapter's turn.", registry=self.registry
+            "tuneport_waiting_requests", "Requests that wait for their turn.", ("kind",), registry=self.registry
         )
         self.engine_deaths = Counter("tuneport_engine_deaths", "Times the engine died.", registry=self.registry)
         self.jobs = Counter("tuneport_jobs", "Fine-tuning jobs that ended.", ("status",), registry=self.registry)

@@ -6,7 +6,7 @@ import uuid
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.http.errors import describe
@@ -18,6 +18,8 @@ MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 
 class Envelope:
     """Adds OpenAI's response headers, refuses bodies over the limit, and answers what nobody caught with 500.
+
+    Headers that a route puts into `request.state.headers` are on its answer, error or not.
 
     Args:
         max_body_bytes: for every path but those in `uploads`.
@@ -40,15 +42,18 @@ class Envelope:
         announced = Headers(scope=scope).get("content-length", "0")
         received = 0
         begun = False
+        more: dict[str, str] = {}
+        scope.setdefault("state", {})["headers"] = more
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-version"] = "2020-10-01"
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                more["x-request-id"] = request_id
+                more["openai-version"] = "2020-10-01"
+                more["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         async def receive_within_limit() -> Message:

@@ -12,7 +12,7 @@ from adapters.manifest import Manifest
 from adapters.registry import Adapter, Alias, Registry
 from server.generation import InvalidRequest
 from server.http.metrics import Metrics
-from server.models.residency import Residency
+from server.models.residency import Residency, State
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,11 @@ class Entry:
 class Catalog:
     """Models by name. All changes of the registry go through here, so what is read often is kept in memory."""
 
-    def __init__(self, registry: Registry, residency: Residency, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, residency: Residency, full: Residency | None, metrics: Metrics) -> None:
+        """Make one; `residency` is of adapters, `full` of full models, None where none are served."""
         self.registry = registry
-        self.residency = residency
+        self._adapters = residency
+        self._full = full
         self._metrics = metrics
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
@@ -48,7 +50,7 @@ class Catalog:
         self.base = Model(registry.base.name, None, Manifest())
         for adapter in registry.pinned():
             try:
-                residency.pin(adapter.digest)
+                self._residency(adapter).pin(adapter.digest)
             except InvalidRequest as error:  # max_cpu_loras was lowered since: serve, and say what is not pinned
                 logger.warning("%s stays unpinned: %s", adapter.name, error)
 
@@ -95,7 +97,7 @@ class Catalog:
         if model.adapter is None:
             yield model
             return
-        async with self.residency.hold(model.adapter):
+        async with self._residency(model.adapter).hold(model.adapter):
             yield model
 
     async def load(self, name: str) -> Adapter:
@@ -106,7 +108,7 @@ class Catalog:
             AdapterLoadFailed, EngineUnavailable: the engine did not take it.
         """
         adapter = await asyncio.to_thread(self.registry.get, name)
-        async with self.residency.hold(adapter):
+        async with self._residency(adapter).hold(adapter):
             return adapter
 
     async def unload(self, name: str) -> Adapter:
@@ -119,7 +121,7 @@ class Catalog:
         adapter = await asyncio.to_thread(self.registry.get, name)
         if adapter.pinned:
             raise InvalidRequest(f"{name!r} is pinned; unpin it first", "name")
-        await self.residency.unload(adapter.digest)
+        await self._residency(adapter).unload(adapter.digest)
         return adapter
 
     async def pin(self, name: str) -> Adapter:
@@ -131,12 +133,12 @@ class Catalog:
             AdapterLoadFailed, EngineUnavailable: the engine did not take it.
         """
         adapter = await asyncio.to_thread(self.registry.get, name)
-        self.residency.pin(adapter.digest)
+        self._residency(adapter).pin(adapter.digest)
         try:
-            async with self.residency.hold(adapter):
+            async with self._residency(adapter).hold(adapter):
                 return await asyncio.to_thread(self.registry.pin, name, True)
         except BaseException:
-            await self._unpin(adapter.digest)
+            await self._unpin(adapter)
             raise
 
     async def unpin(self, name: str) -> Adapter:
@@ -146,7 +148,7 @@ class Catalog:
             AdapterNotFound: there is none of that name.
         """
         adapter = await asyncio.to_thread(self.registry.pin, name, False)
-        await self._unpin(adapter.digest)
+        await self._unpin(adapter)
         return adapter
 
     async def remove(self, name: str, *, force: bool = False) -> None:
@@ -163,9 +165,9 @@ class Catalog:
         self._removing.add(name)
         try:
             if len(await asyncio.to_thread(self.registry.named, adapter.digest)) == 1:
-                await self.residency.unload(adapter.digest)
+                await self._residency(adapter).unload(adapter.digest)
             await asyncio.to_thread(self.registry.remove, name, force=force)
-            await self._unpin(adapter.digest)
+            await self._unpin(adapter)
             self._aliases = {alias.name: alias for alias in await asyncio.to_thread(self.registry.aliases)}
             self._models.pop(name, None)
             self._metrics.forget(name)
@@ -182,9 +184,19 @@ class Catalog:
         self.registry.remove_alias(name)
         self._aliases.pop(name, None)
 
+    def state(self, adapter: Adapter) -> tuple[State, str | None]:
+        """Where the adapter is, and why its last load failed, if it did."""
+        if adapter.full and self._full is None:
+            return "registered", None
+        return self._residency(adapter).state(adapter.digest)
+
+    def reset(self) -> None:
+        """The engine died with all it held; `restore` loads that again."""
+        self._adapters.reset()
+
     async def restore(self) -> None:
         """Load into a new engine what it should hold: see `Residency.restore`."""
-        await self.residency.restore(await asyncio.to_thread(self.registry.pinned))
+        await self._adapters.restore(await asyncio.to_thread(self.registry.pinned))
 
     async def _find(self, name: str) -> Model:
         if name == self.base.name:
@@ -199,9 +211,16 @@ class Catalog:
         model = self._models[name] = Model(name, adapter, Manifest.read(adapter.path))
         return model
 
-    async def _unpin(self, digest: str) -> None:
-        if not any(adapter.pinned for adapter in await asyncio.to_thread(self.registry.named, digest)):
-            self.residency.unpin(digest)
+    async def _unpin(self, adapter: Adapter) -> None:
+        if not any(other.pinned for other in await asyncio.to_thread(self.registry.named, adapter.digest)):
+            self._residency(adapter).unpin(adapter.digest)
+
+    def _residency(self, adapter: Adapter) -> Residency:
+        if not adapter.full:
+            return self._adapters
+        if self._full is None:
+            raise InvalidRequest(f"{adapter.name!r} is a full model; set max_full_models to serve it", "model")
+        return self._full
 
     def _base_entry(self) -> Entry:
         return Entry(self.base.name, int(self.registry.base.path.stat().st_mtime), "tuneport")

@@ -54,7 +54,10 @@ class Residency:
     PATIENCE_SECONDS; an adapter that gets a slot takes all its waiting requests with it.
     """
 
-    def __init__(self, engine: Engine, store: Store, metrics: Metrics, *, slots: int, capacity: int) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, metrics: Metrics, *, slots: int, capacity: int, kind: str = "adapter"
+    ) -> None:
+        """Make one; `kind` labels its metrics."""
         self.max_pinned = capacity - slots  # whatever is pinned, a full batch of others still fits
         self._engine = engine
         self._store = store
@@ -68,8 +71,8 @@ class Residency:
         self._lost: list[Adapter] = []
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._loading = asyncio.Lock()  # the engine stands still while it loads: one adapter at a time
-        metrics.resident.set_function(lambda: len(self._residents))
-        metrics.waiting.set_function(lambda: len(self._waiting))
+        metrics.resident.labels(kind=kind).set_function(lambda: len(self._residents))
+        metrics.waiting.labels(kind=kind).set_function(lambda: len(self._waiting))
 
     def state(self, digest: str) -> tuple[State, str | None]:
         """Where the adapter is, and why its last load failed, if it did."""
@@ -143,6 +146,13 @@ class Residency:
         """The engine died with all it held; `restore` loads that again."""
         self._lost = [resident.adapter for resident in self._residents.values() if resident.load.done()]
         self._residents.clear()
+
+    def lost(self, digest: str) -> None:
+        """What the engine held of it is gone; the next request loads it again."""
+        resident = self._residents.get(digest)
+        if resident is not None and resident.load.done():
+            del self._residents[digest]
+            self._admit()
 
     async def restore(self, pinned: Sequence[Adapter] = ()) -> None:
         """Load what a new engine should hold: what the last one held, most recently used last, and what is pinned.

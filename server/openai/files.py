@@ -66,9 +66,9 @@ def content(file_id: str, use: Use, caller: Caller) -> FileResponse:
 
 @router.delete("/{file_id}")
 def delete(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
-    """Delete a file that no waiting or running job needs."""
-    if use.jobs.uses_file(file_id):
-        raise InvalidState(f"{file_id} is needed by a job that has not ended; cancel the job first", "file_id")
+    """Delete a file that no waiting or running job or batch needs."""
+    if use.needs_file(file_id):
+        raise InvalidState(f"{file_id} is needed by a job or batch that has not ended; cancel that first", "file_id")
     use.files.delete(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 

@@ -96,6 +96,40 @@ class JobRow(Base):
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
+class ResponseRow(Base):
+    """A response that is kept; `items` are those it answered."""
+
+    __tablename__ = "responses"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    previous_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    items: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class BatchRow(Base):
+    """A batch; `times` has a `<status>_at` for each status it has had, in Unix seconds."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(String(64))
+    input_file: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    output_expires_after: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+    times: Mapped[dict[str, int]] = mapped_column(JSON)
+    total: Mapped[int] = mapped_column(Integer)
+    completed: Mapped[int] = mapped_column(Integer)
+    failed: Mapped[int] = mapped_column(Integer)
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    output_file: Mapped[str | None] = mapped_column(String(64))
+    error_file: Mapped[str | None] = mapped_column(String(64))
+
+
 def migrate(engine: Engine) -> None:
     """Bring these tables to the newest version."""
     migrate_package(engine, Path(__file__).with_name("migrations") / "versions", "server_version")

@@ -11,9 +11,9 @@ import pytest
 from adapters.base import BaseModel
 from adapters.database import connect
 from adapters.errors import AdapterDamaged, AdapterNotFound, InvalidAdapter, NameTaken, TooManyAdapters
+from adapters.files.validate import WEIGHTS, Limits
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.validate import WEIGHTS, Limits
 from tests.conftest import ROOT, MakeAdapter
 
 NAME = "ft:tiny:acme:support:a1B2c3D4"

@@ -1,9 +1,12 @@
 """One server on the real engine with the real SmolLM2, for all end-to-end tests; a user's view of it through SDKs."""
 
+import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -11,9 +14,9 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from adapters.base import BaseModel
-from demo import base, finetune
+from demo import base, conformance, finetune
+from demo.recipes import RECIPES, Line
 from demo.server import Server, serve
-from demo.tasks import TICKETS
 from tests.conftest import MakeAdapter
 
 MAX_CPU_LORAS = 5
@@ -41,6 +44,13 @@ class Running:
             answer = client.post("/admin/adapters", json={"name": name, "path": str(target)})
         assert answer.status_code == 200, answer.text
 
+    def upload(self, name: str, folder: Path) -> None:
+        """Register a job's adapter by upload."""
+        files = [("file", (file.name, file.read_bytes())) for file in folder.iterdir() if file.suffix != ".md"]
+        with self.http() as client:
+            answer = client.post("/admin/adapters", data={"name": name}, files=files)
+        assert answer.status_code == 200, answer.text
+
 
 @pytest.fixture(scope="session")
 def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -60,9 +70,44 @@ def client(running: Running) -> openai.OpenAI:
 
 @pytest.fixture(scope="session")
 def job(client: openai.OpenAI) -> FineTuningJob:
-    """The demo's job, with replay, run once for all tests."""
-    train, _ = TICKETS.rows(finetune.TRAINING_ROWS, 1)
-    return finetune.follow(client, finetune.start(client, base.NAME, "Tickets v1", train))
+    """Tickets to JSON, with replay, run once for all tests."""
+    return run_recipe(client, "structured-extraction", "Tickets v1")
+
+
+@pytest.fixture(scope="session")
+def voice(client: openai.OpenAI, job: FineTuningJob) -> FineTuningJob:
+    """A brand's voice with retrieved facts; after the other, for one job runs at a time."""
+    return run_recipe(client, "brand-voice", "voice")
+
+
+@pytest.fixture(scope="session")
+def caller(client: openai.OpenAI, voice: FineTuningJob) -> FineTuningJob:
+    """An adapter that calls tools, for the tests that LangChain4j publishes."""
+    hyperparameters = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
+    method = {"type": "supervised", "hyperparameters": hyperparameters}
+    return run_job(client, conformance.rows(), method, "caller")
+
+
+def run_recipe(client: openai.OpenAI, name: str, suffix: str) -> FineTuningJob:
+    """A recipe as a user of the server would run it."""
+    recipe = RECIPES[name]
+    return run_job(client, recipe.make(), recipe.method, suffix)
+
+
+def run_job(
+    client: openai.OpenAI, rows: tuple[list[Line], list[Line]], method: dict[str, Any], suffix: str
+) -> FineTuningJob:
+    """A job on rows to train on and rows held out, to its end."""
+    files: list[str] = []
+    for part in rows:
+        content = "".join(json.dumps(row) + "\n" for row in part).encode()
+        files.append(client.files.create(file=(f"{suffix}.jsonl", io.BytesIO(content)), purpose="fine-tune").id)
+    kind = method["type"]
+    wanted: Any = {"type": kind, kind: {key: value for key, value in method.items() if key != "type"}}
+    job = client.fine_tuning.jobs.create(
+        model=base.NAME, training_file=files[0], validation_file=files[1], suffix=suffix, seed=1, method=wanted
+    )
+    return finetune.follow(client, job)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from adapters.base import BaseModel
-from adapters.validate import WEIGHTS
+from adapters.files.validate import WEIGHTS
 from demo.server import Server, serve
 from tests.conftest import MakeAdapter
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from adapters.base import BaseModel
-from adapters.validate import CONFIG, WEIGHTS
+from adapters.files.validate import CONFIG, WEIGHTS
 from tests.conftest import MakeAdapter
 from tests.e2e.conftest import Running
 

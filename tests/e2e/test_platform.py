@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import openai
+import psutil
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
@@ -44,7 +45,8 @@ QUICK = {"n_epochs": 1, "batch_size": 10}
 
 @pytest.fixture(scope="module")
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tiny, tmp_path_factory.mktemp("platform"), "--max-loras", "1") as server:
+    settings = {"dtype": "float32", "max_full_models": "1"}
+    with serve(tiny, tmp_path_factory.mktemp("platform"), "--max-loras", "1", **settings) as server:
         server.wait("/ready")
         yield server
 
@@ -79,6 +81,33 @@ def supervised(client: openai.OpenAI) -> FineTuningJob:
         "supervised": {"hyperparameters": QUICK, "graders": [{**grader, "reference": "{{item.reference}}"}]},
     }
     return run(client, CHAT, method, suffix="cities", metadata={"team": "geo", "gate.alias": "ft:tiny:cities"})
+
+
+def served_as_trained(client: openai.OpenAI, server: Server, tiny: Path, job: FineTuningJob) -> None:
+    """The server's log-probabilities of a text are those of the weights that the trainer left."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    left = server.log.parent / "jobs" / job.id / "adapter"
+    base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    if (left / "model.safetensors").exists():
+        model: Any = AutoModelForCausalLM.from_pretrained(left, dtype=torch.float32)
+    else:
+        model = PeftModel.from_pretrained(base, str(left)).eval()
+    ids = list(range(100, 140))
+    with torch.inference_mode():
+        scores = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    expected = scores.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+    answer = client.completions.create(
+        model=str(job.fine_tuned_model), prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0
+    )
+    assert answer.choices[0].logprobs
+    served = (answer.choices[0].logprobs.token_logprobs or [])[1 : len(ids)]
+    assert served == pytest.approx(expected, abs=0.02)
+    plain = client.completions.create(model=BASE, prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0)
+    assert plain.choices[0].logprobs
+    assert (plain.choices[0].logprobs.token_logprobs or [])[1 : len(ids)] != pytest.approx(expected, abs=0.02)
 
 
 def messages(client: openai.OpenAI, job: FineTuningJob) -> list[str]:
@@ -138,7 +167,13 @@ def test_a_report_shows_hostile_text_as_text(client: openai.OpenAI, server: Serv
     assert "&lt;script&gt;" in page
 
 
-def test_dpo(client: openai.OpenAI) -> None:
+def test_supervised_is_served_as_trained(
+    client: openai.OpenAI, server: Server, tiny: Path, supervised: FineTuningJob
+) -> None:
+    served_as_trained(client, server, tiny, supervised)
+
+
+def test_dpo(client: openai.OpenAI, server: Server, tiny: Path) -> None:
     job = run(client, PAIRS, {"type": "dpo", "dpo": {"hyperparameters": {**QUICK, "beta": 0.2}}})
     assert job.method
     assert job.method.type == "dpo"
@@ -146,12 +181,14 @@ def test_dpo(client: openai.OpenAI) -> None:
     assert job.method.dpo.hyperparameters
     assert job.method.dpo.hyperparameters.beta == 0.2
     assert any("prefers the preferred answer" in message.lower() for message in messages(client, job))
+    served_as_trained(client, server, tiny, job)
 
 
-def test_reinforcement(client: openai.OpenAI) -> None:
+def test_reinforcement(client: openai.OpenAI, server: Server, tiny: Path) -> None:
+    hyperparameters = {**QUICK, "compute_multiplier": 0.5, "max_answer_tokens": 16, "learning_rate_multiplier": 20}
     method = {
         "type": "reinforcement",
-        "reinforcement": {"grader": LENGTH_GRADER, "hyperparameters": {**QUICK, "compute_multiplier": 0.5}},
+        "reinforcement": {"grader": LENGTH_GRADER, "hyperparameters": hyperparameters},
     }
     with pytest.raises(openai.BadRequestError, match="needs a validation_file"):
         client.fine_tuning.jobs.create(model=BASE, training_file=upload(client, TASKS), method=cast(Any, method))
@@ -160,6 +197,7 @@ def test_reinforcement(client: openai.OpenAI) -> None:
     assert job.method.reinforcement
     assert job.method.reinforcement.grader.type == "python"
     assert any(message.startswith("E's: base") for message in messages(client, job))
+    served_as_trained(client, server, tiny, job)
 
 
 def test_a_reward_without_variance_is_refused(client: openai.OpenAI) -> None:
@@ -173,12 +211,50 @@ def test_a_reward_without_variance_is_refused(client: openai.OpenAI) -> None:
     assert "partial rewards" in failed.error.message
 
 
-def test_full_fine_tuning_is_kept_as_an_adapter(client: openai.OpenAI) -> None:
+def test_full_fine_tuning_is_kept_as_an_adapter(client: openai.OpenAI, server: Server, tiny: Path) -> None:
     hyperparameters = {**QUICK, "weights": "full", "learning_rate_multiplier": 3}
     job = run(client, CHAT, {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}})
     said = next(message for message in messages(client, job) if "kept as an adapter" in message)
     assert "of rank 16: validation loss" in said
     assert client.fine_tuning.jobs.checkpoints.list(job.id).data
+    served_as_trained(client, server, tiny, job)
+
+
+def test_full_fine_tuning_is_served_whole_by_an_engine_of_its_own(
+    client: openai.OpenAI, server: Server, tiny: Path, supervised: FineTuningJob
+) -> None:
+    hyperparameters = {**QUICK, "weights": "full", "keep": "model", "learning_rate_multiplier": 3}
+    job = run(client, CHAT, {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}})
+    served_as_trained(client, server, tiny, job)
+    state = server.get(f"/admin/adapters/{job.fine_tuned_model}").json()
+    assert (state["rank"], state["state"]) == (0, "ready")
+    stream = client.chat.completions.create(
+        model=str(job.fine_tuned_model), messages=cast(Any, CHAT[0]["messages"][:1]), stream=True, max_tokens=8
+    )
+    adapter = client.chat.completions.create(
+        model=str(supervised.fine_tuned_model), messages=cast(Any, CHAT[0]["messages"][:1]), max_tokens=8
+    )
+    assert adapter.choices[0].finish_reason, "the base's engine and its adapters go on beside it"
+    assert [chunk for chunk in stream if chunk.choices][-1].choices[0].finish_reason
+
+    before, own = engines(server)  # oldest first
+    own.kill()
+    until(lambda: server.get(f"/admin/adapters/{job.fine_tuned_model}").json()["state"] == "registered")
+    served_as_trained(client, server, tiny, job)
+    for checkpoint in client.fine_tuning.jobs.checkpoints.list(job.id).data:  # the best has the result's own weights
+        client.models.delete(checkpoint.fine_tuned_model_checkpoint)
+    client.models.delete(str(job.fine_tuned_model))
+    until(lambda: engines(server) == [before])
+
+
+def test_a_full_model_is_refused_where_none_can_be_kept(client: openai.OpenAI) -> None:
+    for wanted, message in (
+        ({"keep": "model"}, "only full fine-tuning leaves a model"),
+        ({"weights": "half"}, "weights"),
+    ):
+        method: Any = {"type": "supervised", "supervised": {"hyperparameters": wanted}}
+        with pytest.raises(openai.BadRequestError, match=message):
+            client.fine_tuning.jobs.create(model=BASE, training_file=upload(client, CHAT), method=method)
 
 
 def test_going_on_from_a_fine_tuned_model(client: openai.OpenAI, supervised: FineTuningJob) -> None:
@@ -194,6 +270,13 @@ def test_going_on_from_a_fine_tuned_model(client: openai.OpenAI, supervised: Fin
     assert first is not None
     assert then is not None
     assert then < first
+
+
+def engines(server: Server) -> list[psutil.Process]:
+    """vLLM's processes, oldest first."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    found = [child for child in children if "EngineCore" in "".join(child.cmdline())]
+    return sorted(found, key=psutil.Process.create_time)
 
 
 def slow(client: openai.OpenAI) -> FineTuningJob:
@@ -220,7 +303,7 @@ def test_pause_and_resume(client: openai.OpenAI, server: Server) -> None:
     assert time.monotonic() - started < 5
     with pytest.raises(openai.BadRequestError, match="is paused; only a job that waits or runs"):
         client.fine_tuning.jobs.pause(job.id)
-    with pytest.raises(openai.BadRequestError, match="cancel the job first"):
+    with pytest.raises(openai.BadRequestError, match="cancel that first"):
         client.files.delete(job.training_file)
     steps = [
         event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=10).data if "Step" in event.message

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import openai
+import psutil
 
 from adapters.base import BaseModel
 from demo.server import serve
@@ -31,8 +32,13 @@ def test_after_sigkill_everything_is_there(
         second = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, check=False)
         assert second.returncode != 0
         assert "another server works on" in second.stderr
+        server.wait("/ready")
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert any("EngineCore" in child.name() for child in children)
         server.process.kill()
         server.process.wait()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not [child for child in alive if "EngineCore" in child.name()], "no engine holds memory without a server"
 
     with serve(tiny, data) as server:
         client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)

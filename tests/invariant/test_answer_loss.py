@@ -12,15 +12,25 @@ from trl import SFTConfig, SFTTrainer
 
 from training.methods.answer_loss import AnswerLossTrainer
 
+ROWS = [
+    {"input_ids": list(range(10, 30 + n)), "labels": [-100] * (8 + n) + list(range(18 + n, 30 + n))} for n in range(4)
+]
+PROMPT = list(range(10, 110))
+SHARING = [
+    {"input_ids": [*PROMPT, *range(n, n + 5)], "labels": [-100] * (len(PROMPT) + 1) + list(range(n + 1, n + 5))}
+    for n in (200, 300, 400, 500)
+]
 
-def gradients(trainer_class: Any, tiny: Path, tokenizer: Any, tmp_path: Path) -> tuple[float, torch.Tensor]:
+
+def gradients(
+    trainer_class: Any, tiny: Path, tokenizer: Any, tmp_path: Path, rows: list[dict[str, list[int]]]
+) -> tuple[float, torch.Tensor, int]:
+    """The loss, its gradients, and how many tokens were computed."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    rows = [
-        {"input_ids": list(range(10, 30 + n)), "labels": [-100] * (8 + n) + list(range(18 + n, 30 + n))}
-        for n in range(4)
-    ]
+    tokens: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[:2].numel()))
     extra = {} if trainer_class is SFTTrainer else {"data_collator": DataCollatorForSeq2Seq(tokenizer)}
     trainer = trainer_class(
         model=peft_model,
@@ -36,14 +46,18 @@ def gradients(trainer_class: Any, tiny: Path, tokenizer: Any, tmp_path: Path) ->
     loss = trainer.compute_loss(peft_model, batch)
     loss.backward()
     grads = torch.cat([p.grad.flatten() for p in peft_model.parameters() if p.grad is not None])
-    return loss.item(), grads
+    return loss.item(), grads, sum(tokens)
 
 
-def test_value_and_gradient_are_trls(tiny: Path, tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "tokens"), [(ROWS, 4 * 23), (SHARING, len(PROMPT) + 4 * 5)])
+def test_value_and_gradient_are_trls(
+    tiny: Path, tokenizer: Any, tmp_path: Path, rows: list[dict[str, list[int]]], tokens: int
+) -> None:
     torch.manual_seed(1)
-    theirs, their_gradients = gradients(SFTTrainer, tiny, tokenizer, tmp_path)
+    theirs, their_gradients, _ = gradients(SFTTrainer, tiny, tokenizer, tmp_path, rows)
     torch.manual_seed(1)
-    ours, our_gradients = gradients(AnswerLossTrainer, tiny, tokenizer, tmp_path)
+    ours, our_gradients, computed = gradients(AnswerLossTrainer, tiny, tokenizer, tmp_path, rows)
+    assert computed == tokens
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert torch.allclose(our_gradients, their_gradients, atol=1e-5)
     assert our_gradients.abs().max() > 1e-4

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from server.generation import AdapterLoadFailed, Delta, EngineUnavailable, Sampling
+from server.generation import AdapterLoadFailed, Delta, EngineUnavailable, Sampling, Tools
 
 
 class HandEngine:
@@ -64,5 +64,7 @@ class HandEngine:
         self.calls.append(("unload", digest))
         self.held.discard(digest)
 
-    def generate(self, prompt: list[int], sampling: Sampling, adapter: str | None) -> AsyncIterator[Delta]:
+    def generate(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None, tools: Tools | None = None
+    ) -> AsyncIterator[Delta]:
         raise NotImplementedError

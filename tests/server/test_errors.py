@@ -31,7 +31,7 @@ def test_every_domain_error_is_in_the_table(kind: type[Exception]) -> None:
 def test_nothing_permanent_is_retried_by_the_sdk(answer: object) -> None:
     assert TABLE
     retried = {408, 409, 429, *range(500, 600)}
-    transient = {"adapter_load_failed", "adapter_damaged", "engine_unavailable"}
+    transient = {"adapter_load_failed", "adapter_damaged", "engine_unavailable", "rate_limit_exceeded"}
     assert answer.status not in retried or answer.code in transient  # pyright: ignore[reportAttributeAccessIssue]
 
 

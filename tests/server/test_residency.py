@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import AdapterDamaged
+from adapters.files.validate import CONFIG
 from adapters.registry import Adapter
 from adapters.store import Store
-from adapters.validate import CONFIG
 from server.generation import AdapterLoadFailed, InvalidRequest
 from server.http.metrics import Metrics
 from server.models import residency as module

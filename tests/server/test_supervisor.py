@@ -8,9 +8,9 @@ import tenacity
 
 from adapters.base import BaseModel
 from adapters.database import connect
+from adapters.files.validate import Limits
 from adapters.registry import Registry
 from adapters.store import Store
-from adapters.validate import Limits
 from server import supervisor as module
 from server.http.metrics import Metrics
 from server.models.catalog import Catalog
@@ -32,7 +32,7 @@ def catalog(tiny_base: BaseModel, make_adapter: MakeAdapter, tmp_path: Path) -> 
 def build(registry: Registry) -> tuple[Supervisor, Catalog, HandEngine]:
     engine, metrics = HandEngine(), Metrics()
     residency = Residency(engine, registry.store, metrics, slots=1, capacity=2)
-    catalog = Catalog(registry, residency, metrics)
+    catalog = Catalog(registry, residency, None, metrics)
     return Supervisor(engine, catalog, metrics), catalog, engine
 
 
@@ -85,7 +85,7 @@ def test_pinned_adapters_are_loaded_at_start(catalog: Registry) -> None:
         supervisor, models, engine = build(catalog)
         supervisor.start()
         await until(lambda: len(engine.held) == 1)
-        assert models.residency.state(catalog.get(NAME).digest) == ("ready", None)
+        assert models.state(catalog.get(NAME)) == ("ready", None)
         await supervisor.stop()
 
     asyncio.run(check())

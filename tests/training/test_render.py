@@ -5,7 +5,7 @@ import pytest
 from adapters import template
 from training.data.rows import Example, Message, Pair
 from training.errors import InvalidTrainingData
-from training.render import IGNORED, render, render_all, render_pair
+from training.render import IGNORED, render, render_all, render_pair, turns
 
 CONVERSATION = Example(
     (
@@ -57,3 +57,22 @@ def test_a_pair_shares_the_servers_prompt_ids(tokenizer: Any) -> None:
     assert ids["prompt_ids"] == prompt
     assert tokenizer.decode(ids["chosen_ids"]) == "1<|im_end|>"
     assert tokenizer.decode(ids["rejected_ids"]) == "One, I would say<|im_end|>"
+
+
+def test_a_call_is_trained_as_the_server_shows_tools_and_reads_calls(tokenizer: Any) -> None:
+    tools = ({"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}},)
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Köln"}'}}
+    messages = (
+        Message("user", "Weather?"),
+        Message("assistant", "", trained=True, calls=(call,)),
+        Message("tool", "Rain.", call_id="c"),
+        Message("assistant", "It rains.", trained=True),
+    )
+    row = render(tokenizer, Example(messages, 1, tools))
+    trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    written = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+    assert tokenizer.decode(trained) == f"{written}<|im_end|>It rains.<|im_end|>"
+    served = template.render(tokenizer, turns(messages[:3]), generation_prompt=True, tools=tools)
+    assert tokenizer.decode(row["input_ids"]).startswith(served)
+    assert "<tools>" in served
+    assert "<tool_response>" in served

@@ -24,7 +24,7 @@ _WORDS = re.compile(r"\w+")
 class Duplicates:
     """Exact and near duplicates within a file, and rows that another file holds too.
 
-    Rows are kept as hashes: about 1 KB a row.
+    Rows are kept as hashes: about 5 KB a row, most of it the index.
     """
 
     def __init__(self, other: Iterable[Row] = ()) -> None:
@@ -117,7 +117,7 @@ class Contradictions:
             return
         answer = _digest(row.answer)
         first, line = self._first.setdefault(
-            _digest("\n".join(message.content for message in row.prompt)), (answer, row.line)
+            _digest("\n".join(message.text for message in row.prompt)), (answer, row.line)
         )
         if answer != first:
             self._lines.append(row.line)

@@ -58,7 +58,7 @@ def hold_out(rows: Sequence[AnyRow], seed: int) -> tuple[list[AnyRow], list[AnyR
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(tuple(message.content for message in row.prompt), []).append(index)
+        groups.setdefault(tuple(message.text for message in row.prompt), []).append(index)
     wanted = max(1, min(MAX_VALIDATION_ROWS, round(VALIDATION_SHARE * len(rows))))
     chosen: set[int] = set()
     for group in random.Random(seed).sample(list(groups.values()), len(groups)):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from adapters import template
 from training.data.findings import Finding, Lengths, found
 from training.data.rows import Example, Message, Pair, Row
+from training.render import tools, turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +30,9 @@ class Tokens:
     def add(self, row: Row) -> None:
         """See a row."""
         try:
-            text = template.render(self._tokenizer, _turns(row), generation_prompt=not row.answer)
+            text = template.render(
+                self._tokenizer, turns(_messages(row)), generation_prompt=not row.answer, tools=tools(row)
+            )
         except template.TemplateError as error:
             self._refused.append(row.line)
             self.drops[row.line] = str(error)
@@ -77,11 +80,9 @@ class Tokens:
         self._waiting.clear()
 
 
-def _turns(row: Row) -> list[dict[str, str]]:
+def _messages(row: Row) -> tuple[Message, ...]:
     if isinstance(row, Example):
-        messages = row.messages
-    elif isinstance(row, Pair):  # the longer of the two
-        messages = (*row.prompt, Message("assistant", max(row.answer, row.rejected, key=len)))
-    else:
-        messages = row.prompt
-    return [{"role": message.role, "content": message.content} for message in messages]
+        return row.messages
+    if isinstance(row, Pair):  # the longer of the two
+        return (*row.prompt, Message("assistant", max(row.answer, row.rejected, key=len)))
+    return row.prompt

@@ -1,16 +1,21 @@
-"""Full fine-tuning of the linear layers, kept as a low-rank adapter: what vLLM loads beside others on one base.
+"""Full fine-tuning of the linear layers, kept as a low-rank adapter or as it is.
 
-Embeddings, norms and head stay frozen. The difference to the base is cut to `FULL_RANK` singular values a layer; in our
+An adapter is what vLLM loads beside others on one base; the model itself needs an engine of its own. Embeddings, norms
+and head stay frozen. For an adapter the difference to the base is cut to `FULL_RANK` singular values a layer; in our
 trial rank 16 lost nothing. The validation loss before and after the cut is measured and said.
 """
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapters.files import full
 from training.defaults import FULL_RANK
 from training.directory import JobDirectory
 from training.job import Checkpoint, TrainingJob
@@ -34,7 +39,7 @@ def extract(
     from peft import PeftModel
 
     full_loss = trainer.evaluate()["eval_loss"]
-    base = load_base(job, 0, frozen=False)
+    base = load_base(job, 0, "full")
     original: Weights = {f"{name}.weight": base.get_submodule(name).weight.detach() for name in _linear(base)}
     _write(directory.adapter, original, trainer.model.state_dict())
     extracted: list[Checkpoint] = []
@@ -53,6 +58,65 @@ def extract(
         data={"full_weights_valid_loss": full_loss, "extracted_valid_loss": kept_loss},
     )
     return model, extracted
+
+
+def keep(
+    trainer: Any, job: TrainingJob, directory: JobDirectory, checkpoints: list[Checkpoint]
+) -> tuple[Any, list[Checkpoint]]:
+    """Write the model of the best weights, and of each checkpoint under `extracted/`; base and tuned as a `Pair`."""
+    base = load_base(job, 0)
+    last = directory.checkpoints / f"checkpoint-{trainer.state.global_step}"
+    best = Path(trainer.state.best_model_checkpoint or last)
+    _write_model(directory.adapter, job, best, base.dtype)
+    kept: list[Checkpoint] = []
+    for checkpoint in checkpoints:
+        folder = Path("extracted") / Path(checkpoint.directory).name
+        _write_model(directory.path / folder, job, directory.path / checkpoint.directory, base.dtype)
+        kept.append(checkpoint.model_copy(update={"directory": str(folder)}))
+    return Pair(base, trainer.model.to(base.dtype)), kept
+
+
+class Pair(torch.nn.Module):
+    """A base and a tuned model where the proof expects one model with an adapter that can be turned off."""
+
+    def __init__(self, base: Any, tuned: Any) -> None:
+        super().__init__()
+        self._base = base.to(tuned.device).eval()
+        self._tuned = self._active = tuned
+
+    @property
+    def device(self) -> torch.device:
+        """Where both are."""
+        return self._tuned.device
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Within, it is the base."""
+        self._active = self._base
+        try:
+            yield
+        finally:
+            self._active = self._tuned
+
+    def get_base_model(self) -> Any:
+        """The transformers model that is active now."""
+        return self._active
+
+    def generate(self, **inputs: Any) -> Any:
+        """See transformers."""
+        return self._active.generate(**inputs)
+
+    def forward(self, **inputs: Any) -> Any:
+        """See transformers."""
+        return self._active(**inputs)
+
+
+def _write_model(folder: Path, job: TrainingJob, checkpoint: Path, dtype: torch.dtype) -> None:
+    """The checkpoint's weights in the base's number format, and the base's configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    save_file(tensors, folder / full.WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(job.base_path / full.CONFIG, folder / full.CONFIG)
 
 
 def _linear(model: Any) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from adapters.manifest import Manifest
 from training import defaults
@@ -29,20 +29,31 @@ def bf16_supported() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def load_base(job: TrainingJob, longest: int, *, frozen: bool = True) -> Any:
+def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
     """The base's transformers model.
 
     Args:
         longest: tokens of the longest row.
-        frozen: False where the weights themselves are trained; they are kept in fp32 then, for a step's change is
-            smaller than what bf16 can tell apart.
+        weights: "full" where the weights themselves are trained; they are kept in fp32 then, for a step's change is
+            smaller than what bf16 can tell apart. "qlora": in 4 bits, as in "QLoRA" (Dettmers et al. 2023): NF4, its
+            scales quantised too, computed in bf16.
     """
     if torch.cuda.is_available():  # more than what serving leaves ends this job, not the server
         torch.cuda.set_per_process_memory_fraction(float(os.environ.get(GPU_SHARE_VARIABLE, "1")))
     return AutoModelForCausalLM.from_pretrained(
         job.base_path,
-        dtype=torch.bfloat16 if frozen and bf16_supported() else torch.float32,
+        dtype=torch.float32 if weights == "full" or not bf16_supported() else torch.bfloat16,
+        quantization_config=_four_bits() if weights == "qlora" else None,
         attn_implementation="sdpa" if torch.cuda.is_available() or longest > EAGER_ATTENTION_TOKENS else "eager",
+    )
+
+
+def _four_bits() -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if bf16_supported() else torch.float32,
     )
 
 
@@ -50,16 +61,32 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
     """The model with a new adapter, or with the parent's to go on with."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    if job.parent is not None:
-        return PeftModel.from_pretrained(model, str(job.parent), is_trainable=True, autocast_adapter_dtype=True)
-    lora = LoraConfig(
-        r=defaults.LORA_RANK,
-        lora_alpha=defaults.LORA_ALPHA,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora, autocast_adapter_dtype=True)
+    from training.methods import lora_layer
+
+    config: Any
+    if job.parent is None:
+        config = LoraConfig(
+            r=defaults.LORA_RANK,
+            lora_alpha=defaults.LORA_ALPHA,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+    else:
+        config = LoraConfig.from_pretrained(str(job.parent))
+    if not torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+        lora_layer.use_in(config)
+    if job.parent is None:
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+    return PeftModel.from_pretrained(model, str(job.parent), config=config, is_trainable=True)
+
+
+def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
+    """The adapter on the base that serves it, whatever it was trained on: what the proof must judge."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(load_base(job, longest), str(adapter))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved) -> dict[str, Any]:
@@ -98,8 +125,9 @@ def warmup_steps(rows: int, hyperparameters: Resolved) -> int:
 def describe(adapter: Path, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> None:
     """Put the base's served name where PEFT wrote a path of this machine, and the manifest beside the weights."""
     config = adapter / "adapter_config.json"
-    content = json.loads(config.read_bytes()) | {"base_model_name_or_path": job.base_model}
-    config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+    if config.exists():  # a full model has none
+        content = json.loads(config.read_bytes()) | {"base_model_name_or_path": job.base_model}
+        config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
     inherited = Manifest.read(job.parent) if job.parent else Manifest()
     template = inherited.chat_template or tokenizer.chat_template
     inherited.model_copy(

@@ -100,7 +100,7 @@ class Progress(TrainerCallback):
             return
         for warning in self._guards.see(state.global_step, metrics):
             self._directory.event(warning, level="warn")
-        self._latest.update(metrics)
+        self._latest.update({name: value for name, value in metrics.items() if name != "grad_norm"})  # one step's own
         data = {"step": state.global_step, "total_steps": state.max_steps, **metrics}
         append_line(self._directory.metrics_file, {"time": time.time(), **data})
         shown = next(

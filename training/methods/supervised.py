@@ -1,7 +1,7 @@
 """Supervised fine-tuning: LoRA with transformers' Trainer and PEFT, or all linear weights (full.py).
 
-We hand the trainer token ids and labels of our own making (training/render.py). Rows are grouped by length rather than
-packed: packing needs FlashAttention to keep rows apart.
+We hand the trainer token ids and labels of our own making (training/render.py). Rows are grouped by length rather
+than packed: packing needs FlashAttention to keep rows apart.
 """
 
 import random
@@ -49,10 +49,10 @@ def train(
     """
     set_seed(job.seed)
     longest = max(len(row["input_ids"]) for row in (*rows, *validation))
-    base = models.load_base(job, longest, frozen=not hyperparameters.full)
+    base = models.load_base(job, longest, hyperparameters.weights)
     rows = rows + _replay_rows(job, directory, base, tokenizer, len(rows), hyperparameters.replay_share)
     random.Random(job.seed).shuffle(rows)
-    model = full.unfrozen(base) if hyperparameters.full else models.with_adapter(base, job)
+    model = full.unfrozen(base) if hyperparameters.weights == "full" else models.with_adapter(base, job)
     progress = Progress(directory)
     trainer = AnswerLossTrainer(
         model=model,
@@ -66,10 +66,13 @@ def train(
     if trainer.state.global_step < trainer.state.max_steps:
         directory.event(f"Stopped early at step {trainer.state.global_step}: the validation loss no longer falls")
     checkpoints = progress.checkpoints()
-    if hyperparameters.full:
-        model, checkpoints = full.extract(trainer, job, directory, checkpoints)
+    if hyperparameters.weights == "full":
+        keep = full.keep if hyperparameters.keep == "model" else full.extract
+        model, checkpoints = keep(trainer, job, directory, checkpoints)
     else:
         model.save_pretrained(str(directory.adapter), safe_serialization=True)
+    if hyperparameters.weights == "qlora":
+        model = models.as_served(job, longest, directory.adapter)
     return finished(trainer, model, job, directory, tokenizer, hyperparameters, checkpoints)
 
 

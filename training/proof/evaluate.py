@@ -14,7 +14,7 @@ from training.methods.generation import answers
 from training.proof import forgetting
 from training.proof.evaluation import Evaluation, Side
 from training.proof.statistics import compare
-from training.render import prompt_ids, render_pair, turns
+from training.render import prompt_ids, render_pair, tools, turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,7 +56,7 @@ def _answered(
     model: Any, tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]
 ) -> tuple[list[Any], list[Side]]:
     """Both models' answers, graded."""
-    prompts = [prompt_ids(tokenizer, turns(row.prompt)) for row in rows]
+    prompts = [prompt_ids(tokenizer, turns(row.prompt), tools(row)) for row in rows]
     limit = _limit(tokenizer, job, rows)
     base, tuned = _both(model, lambda: answers(model, tokenizer, prompts, limit))
     items = [_item(row) for row in rows]
@@ -67,7 +67,7 @@ def _answered(
     comparisons = [compare(grader.name, both[0], both[1]) for grader, both in zip(graders, scores, strict=True)]
     sides = [
         Side(
-            prompt=row.prompt[-1].content,
+            prompt=row.prompt[-1].text,
             reference=row.answer,
             base=base[index],
             tuned=tuned[index],

@@ -83,7 +83,6 @@ def divergence(model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[
     """
     import torch
 
-    causal_lm = model.get_base_model()
     total, tokens = 0.0, 0
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
@@ -94,6 +93,7 @@ def divergence(model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[
         inputs = inputs.to(model.device)
 
         def likelihoods(inputs: Any = inputs, answered: Any = answered) -> Any:
+            causal_lm = model.get_base_model()
             hidden = causal_lm.model(**inputs, use_cache=False).last_hidden_state[answered.to(model.device)]
             return causal_lm.get_output_embeddings()(hidden).float().log_softmax(-1)
 

@@ -17,7 +17,7 @@ class Comparison(BaseModel):
     Attributes:
         low, high: of the paired bootstrap over rows, 10,000 resamples.
         p_value: exact McNemar test where every score is 0 or 1, else None.
-        smallest_effect: the difference that this `n` would have shown four times out of five.
+        smallest_effect: the difference that this `n` would have shown four times out of five; one row's at least.
         tuned_low, tuned_high: Wilson's 95 % interval of the tuned share, where every score is 0 or 1.
     """
 
@@ -65,7 +65,7 @@ def compare(grader: str, base: Sequence[float], tuned: Sequence[float], seed: in
         difference=float(difference.mean()),
         low=float(low),
         high=float(high),
-        smallest_effect=float(_POWER * difference.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf,
+        smallest_effect=max(1 / n, float(_POWER * difference.std(ddof=1) / math.sqrt(n))) if n > 1 else math.inf,
     )
     if not binary:
         return comparison

@@ -38,6 +38,7 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
             _check_file(use, file_id, param)
     if method.type == "reinforcement" and body.validation_file is None:
         raise InvalidState("a reinforcement job needs a validation_file", "validation_file")
+    _check_possible(method, use)
     integrations = [one.model_dump() for one in body.integrations or []]
     if integrations and find_spec("wandb") is None:
         raise InvalidState("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
@@ -175,7 +176,22 @@ def _parent(model: str, use: Services, method: Method) -> str | None:
         raise InvalidState(f"{model} is an alias; name the version to go on from", "model")
     if isinstance(method, Supervised) and method.hyperparameters.weights == "full":
         raise InvalidState(f"full fine-tuning starts from {base}, not from an adapter", "model")
+    if use.catalog.registry.get(name).full:
+        raise InvalidState(f"{model} is a full model; going on from one is not supported, start from {base}", "model")
     return name
+
+
+def _check_possible(method: Method, use: Services) -> None:
+    """Refuse what this server could not train or serve."""
+    if not isinstance(method, Supervised):
+        return
+    wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
+    if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
+        raise InvalidState("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
+    if wanted.keep == "model" and wanted.weights != "full":
+        raise InvalidState("keep: only full fine-tuning leaves a model; set weights to 'full'", f"{place}.keep")
+    if wanted.keep == "model" and not use.settings.max_full_models:
+        raise InvalidState("this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep")
 
 
 def _check_file(use: Services, file_id: str, param: str) -> None:

@@ -21,6 +21,15 @@ def answered(**assistant: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", **assistant}]}
 
 
+def call(identity: str, arguments: str) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+
+
+def called(then: Any) -> dict[str, Any]:
+    asked = {"role": "assistant", "tool_calls": [call("1", "{}")]}
+    return {"messages": [GOOD["messages"][0], asked, then, {"role": "assistant", "content": "x"}]}
+
+
 def test_weights_and_content_parts_are_read(tmp_path: Path) -> None:
     two_turns = {
         "messages": [
@@ -52,6 +61,12 @@ def test_weights_and_content_parts_are_read(tmp_path: Path) -> None:
         (answered(weight=0), "weight 0"),
         (answered(weight=0.5), "expected 0 or 1"),
         ({**GOOD, "tools": [{"type": "function"}]}, "tools"),
+        ({**GOOD, "functions": [{"name": "f"}]}, "until 2023"),
+        (answered(tool_calls=[{"id": "1"}]), "tool_calls"),
+        (answered(tool_calls=[call("1", "no json")]), "no JSON"),
+        (called(GOOD["messages"][0]), "before the result of the call"),
+        (called({"role": "tool", "tool_call_id": "2", "content": "x"}), "which nobody made"),
+        ({"messages": [{**GOOD["messages"][0], "tool_calls": [call("1", "{}")]}]}, "only the assistant"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(row: Any, complaint: str, tmp_path: Path) -> None:
@@ -128,3 +143,31 @@ PAIR = {
 def test_bad_pairs(change: Any, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidTrainingData, match=complaint):
         reading.read(write(tmp_path / "f", *[PAIR] * 10, {**PAIR, **change}), "dpo")
+
+
+def test_openais_own_example_of_tool_training_is_taken_as_it_is(tmp_path: Path) -> None:
+    """From OpenAI's fine-tuning guide, "function calling"."""
+    parameters = {
+        "type": "object",
+        "properties": {
+            "location": {"type": "string", "description": "The city and country, eg. San Francisco, USA"},
+            "format": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+        },
+        "required": ["location", "format"],
+    }
+    function = {"name": "get_current_weather", "description": "Get the current weather", "parameters": parameters}
+    arguments = '{"location": "San Francisco, USA", "format": "celsius"}'
+    asked = {"id": "call_id", "type": "function", "function": {"name": "get_current_weather", "arguments": arguments}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "What is the weather in San Francisco?"},
+            {"role": "assistant", "tool_calls": [asked]},
+        ],
+        "parallel_tool_calls": False,
+        "tools": [{"type": "function", "function": function}],
+    }
+    example = reading.read(write(tmp_path / "f", *[row] * 10), "supervised")[0]
+    assert isinstance(example, Example)
+    assert example.tools[0]["function"] == function
+    assert "San Francisco, USA" in example.answer
+    assert example.messages[1].trained

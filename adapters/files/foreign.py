@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters import validate
 from adapters.base import BaseModel
+from adapters.files import validate
 
 if TYPE_CHECKING:
     import torch

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from adapters.base import BaseModel
 from adapters.errors import InvalidAdapter
+from adapters.files import full, tensors
 from adapters.manifest import Manifest
 
 CONFIG = "adapter_config.json"
@@ -24,7 +25,6 @@ PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 UNWRAPPED = {"embed_tokens", "lm_head", "wte"}  # the engine leaves these alone: wrapping them costs every step
 
 _PREFIX = "base_model.model."
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,18 @@ class Limits:
         max_rank: highest LoRA rank.
         max_bytes: largest weights file, in bytes.
         max_adapters: how many may be registered.
+        full_models: whether full weights are served too.
     """
 
     max_rank: int
     max_bytes: int = 2 * 1024**3
     max_adapters: int = 10_000
+    full_models: bool = False
 
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a validated adapter is: its highest rank, its weights' size in bytes and its manifest."""
+    """What a validated adapter is: its highest rank (0: full weights), its weights' size in bytes, its manifest."""
 
     rank: int
     bytes: int
@@ -82,6 +84,10 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
     manifest = Manifest.read(directory)
     if manifest.base_model is not None and manifest.base_model != base.name:
         raise InvalidAdapter("manifest.json.base_model", f"is {manifest.base_model!r}; this server runs {base.name!r}")
+    if (directory / full.WEIGHTS).is_file():
+        if not limits.full_models:
+            raise InvalidAdapter(full.WEIGHTS, "is a full model; this server serves none (max_full_models is 0)")
+        return AdapterInfo(0, full.check(directory, base), manifest)
     config = _read_config(directory / CONFIG, base, limits)
     weights = directory / WEIGHTS
     if not weights.is_file():
@@ -149,22 +155,21 @@ def _read_config(path: Path, base: BaseModel, limits: Limits) -> _Config:
 
 
 def _check_tensors(weights: Path, config: _Config, base: BaseModel, limits: Limits) -> int:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     targets = {module: shape for module, shape in base.shapes.items() if module.rsplit(".", 1)[-1] not in UNWRAPPED}
     ranks: dict[str, dict[str, int]] = {}
     try:
-        with safe_open(weights, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 (safe_open has no __iter__)
-                module, side = _parse(key)
-                if module not in targets:
-                    raise InvalidAdapter(key, f"{base.name} has no linear layer {module!r} that can take an adapter")
-                header = tensors.get_slice(key)
-                if header.get_dtype() not in _DTYPES:
-                    raise InvalidAdapter(key, f"has dtype {header.get_dtype()}; expected one of {', '.join(_DTYPES)}")
-                ranks.setdefault(module, {})[side] = _rank(key, side, header.get_shape(), targets[module], limits)
-                if not _finite(tensors.get_tensor(key)):
-                    raise InvalidAdapter(key, "holds NaN or Inf; the training diverged, or the file is damaged")
+        for tensor in tensors.read(weights):
+            key = tensor.name
+            module, side = _parse(key)
+            if module not in targets:
+                raise InvalidAdapter(key, f"{base.name} has no linear layer {module!r} that can take an adapter")
+            if tensor.dtype not in tensors.EXPONENTS:
+                raise InvalidAdapter(key, f"has dtype {tensor.dtype}; expected one of {', '.join(tensors.EXPONENTS)}")
+            ranks.setdefault(module, {})[side] = _rank(key, side, tensor.shape, targets[module], limits)
+            if not tensor.finite():
+                raise InvalidAdapter(key, "holds NaN or Inf; the training diverged, or the file is damaged")
     except (SafetensorError, OSError) as error:
         raise InvalidAdapter(WEIGHTS, f"is damaged or no safetensors file: {error}") from error
     if not ranks:
@@ -186,17 +191,6 @@ def _check_tensors(weights: Path, config: _Config, base: BaseModel, limits: Limi
                     f"is missing: {base.name} has more layers than the adapter (layers_to_transform is not set)",
                 )
     return max(sides["A"] for sides in ranks.values())
-
-
-def _finite(tensor: Any) -> bool:
-    """Whether all values are numbers; with numpy, for torch's threads cost 0.1 ms a tensor in a server's worker."""
-    import numpy as np
-    import torch
-
-    if tensor.dtype == torch.bfloat16:
-        exponent = np.int16(0x7F80)  # all ones: NaN or Inf
-        return not ((tensor.view(torch.int16).numpy() & exponent) == exponent).any()
-    return bool(np.isfinite(tensor.numpy()).all())
 
 
 def _parse(key: str) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from adapters.base import BaseModel
 from adapters.errors import InvalidAdapter
-from adapters.foreign import adopt
-from adapters.validate import CONFIG, WEIGHTS, Limits, check
+from adapters.files.foreign import adopt
+from adapters.files.validate import CONFIG, WEIGHTS, Limits, check
 from tests.conftest import MakeAdapter
 
 PREFIX = "base_model.model."

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from adapters.base import BaseModel
 from adapters.errors import InvalidAdapter
+from adapters.files.validate import CONFIG, WEIGHTS, Limits, check
 from adapters.manifest import Manifest
-from adapters.validate import CONFIG, WEIGHTS, Limits, check
 from tests.conftest import MakeAdapter
 
 LIMITS = Limits(max_rank=16)

@@ -1,0 +1,179 @@
+"""Answers batches one after the other, through the application itself: a line is a request like any other.
+
+Nothing is lost with this process: the row says where a batch stands, the answers so far are on disk, and a line that
+was being answered is answered again.
+"""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tenacity import AsyncRetrying, retry_if_result, wait_exponential
+
+from server.batches import lines
+from server.batches.lines import Answers, Line
+from server.state.batches import Batches, Counts
+from server.state.errors import NotFound
+from server.state.files import Files
+from server.state.ids import random_id
+from server.state.keys import Key
+from server.state.tables import BatchRow
+
+logger = logging.getLogger(__name__)
+
+PRIORITY = 100  # live requests have 0, and go first
+CONCURRENCY = 16
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 60.0
+CALLER = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0)
+
+
+class BatchRunner:
+    """Works through the queue of batches."""
+
+    def __init__(self, batches: Batches, files: Files, root: Path) -> None:
+        self._batches = batches
+        self._files = files
+        self._root = root
+        self._changed = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self, app: ASGIApp) -> None:
+        """Take up what a former process left, then the queue."""
+        self._loop = asyncio.create_task(self._work(_as_batch(app)))
+
+    async def stop(self) -> None:
+        """Stop; the next process goes on."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait({self._loop})
+
+    def changed(self) -> None:
+        """Look at the queue again."""
+        self._changed.set()
+
+    async def _work(self, app: ASGIApp) -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client:  # noqa: S113
+            while True:
+                self._changed.clear()
+                try:
+                    row = await asyncio.to_thread(self._batches.next)
+                    if row is None:
+                        await self._changed.wait()
+                    else:
+                        await self._run(row, client)
+                except (OSError, SQLAlchemyError):  # a full disk, for one: nothing is lost, so try again
+                    logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run(self, row: BatchRow, client: httpx.AsyncClient) -> None:
+        try:
+            source = (await asyncio.to_thread(self._files.get, row.input_file)).path
+        except NotFound as error:
+            found = [{"code": "invalid_file", "line": None, "message": str(error), "param": "input_file_id"}]
+            self._batches.move(row.id, "failed", errors=found)
+            return
+        if row.status == "validating":
+            total, found = await asyncio.to_thread(lines.check, source, row.endpoint)
+            if found:
+                self._batches.move(row.id, "failed", unless=("cancelling",), errors=found)
+                return
+            self._batches.move(row.id, "in_progress", unless=("cancelling",), total=total)
+        folder = self._root / row.id
+        answers = await asyncio.to_thread(Answers, folder / "answers.jsonl")
+        try:
+            ended = await self._answer(row, lines.read(source), answers, client)
+            await asyncio.to_thread(self._finish, row, source, answers, ended)
+        finally:
+            answers.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    async def _answer(self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient) -> str:
+        """Answer what is not answered yet, until all is, the batch is cancelled, or its time is over."""
+
+        async def work() -> None:
+            for line in waiting:
+                if line.custom_id not in answers.done:
+                    answers.add(await _ask(client, row.endpoint, line))
+
+        workers = [asyncio.create_task(work()) for _ in range(CONCURRENCY)]
+        pending = set(workers)
+        try:
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=POLL_SECONDS)
+                now = await asyncio.to_thread(self._batches.get, row.id)
+                self._batches.count(row.id, _counts(now.total, answers))
+                if now.status == "cancelling":
+                    return "cancelled"
+                if now.expires_at <= time.time():
+                    return "expired"
+        finally:
+            for worker in workers:
+                worker.cancel()
+            results = await asyncio.gather(*workers, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return "completed"
+
+    def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: str) -> None:
+        if ended == "expired":
+            for line in lines.read(source):
+                if line.custom_id not in answers.done:
+                    error = {"code": "batch_expired", "message": "This request could not be answered in time."}
+                    answers.add(_record(line, None, error))
+        counts = _counts(self._batches.get(row.id).total, answers)
+        if ended == "completed":
+            self._batches.move(row.id, "finalizing")
+        good, bad = (self._root / row.id / f"{kind}.jsonl" for kind in ("output", "error"))
+        answers.split(good, bad)
+        written: dict[str, str] = {}
+        for field, path in (("output_file", good), ("error_file", bad)):
+            if path.stat().st_size:
+                file_id = f"file-{row.id.removeprefix('batch_')}-{path.stem}"
+                with path.open("rb") as stream:
+                    name = f"{row.id}_{path.stem}.jsonl"
+                    lifetime = row.output_expires_after
+                    self._files.create(stream, name, "batch_output", file_id=file_id, expires_after=lifetime)
+                written[field] = file_id
+        self._batches.count(row.id, counts)
+        self._batches.move(row.id, ended, unless=(), **written)
+
+
+def _as_batch(app: ASGIApp) -> ASGIApp:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"caller": CALLER, "priority": PRIORITY}
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> dict[str, Any]:
+    """Answer one line; while the engine is away, wait for it."""
+    retrying = AsyncRetrying(
+        retry=retry_if_result(lambda answer: answer.status_code == 503), wait=wait_exponential(max=30)
+    )
+    answer: httpx.Response = await retrying(client.post, endpoint, json=line.body)
+    response = {
+        "status_code": answer.status_code,
+        "request_id": answer.headers["x-request-id"],
+        "body": answer.json(),
+    }
+    return _record(line, response, None)
+
+
+def _record(line: Line, response: dict[str, Any] | None, error: dict[str, Any] | None) -> dict[str, Any]:
+    return {"id": random_id("batch_req_", 32), "custom_id": line.custom_id, "response": response, "error": error}
+
+
+def _counts(total: int, answers: Answers) -> Counts:
+    completed = sum(answers.done.values())
+    return Counts(total, completed, len(answers.done) - completed)

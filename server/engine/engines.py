@@ -1,0 +1,103 @@
+"""The base's engine, and one more for each full model in use: together an `Engine` (server/generation.py).
+
+A full model has nothing in common with the base's weights, so it is a vLLM of its own: half a minute to load, and its
+own KV cache. Engines are started and stopped one at a time, so that one that goes has left its memory to the next.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.base import BaseModel
+from adapters.files import full
+from server.engine.vllm_engine import EngineOptions, VllmEngine
+from server.generation import AdapterLoadFailed, Delta, Sampling, Tools
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class Engines:
+    """Adapters go to the base's engine, full models to theirs; `on_loss` is told of a full model whose engine died."""
+
+    def __init__(self, base: BaseModel, options: EngineOptions) -> None:
+        self.on_loss: Callable[[str], object] = lambda digest: None
+        self._base = base
+        self._options = options
+        self._engine = VllmEngine(base, options)
+        self._own: dict[str, VllmEngine] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._changing = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the base's engine answers."""
+        return self._engine.ready
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base model's tokenizer, which full models have too."""
+        return self._engine.tokenizer
+
+    async def start(self) -> None:
+        """Start the base's engine."""
+        async with self._changing:
+            await self._engine.start()
+
+    async def died(self) -> None:
+        """Return when the base's engine is dead."""
+        await self._engine.died()
+
+    async def stop(self) -> None:
+        """Stop them all."""
+        for digest in list(self._own):
+            await self.unload(digest)
+        await self._engine.stop()
+
+    async def load(self, digest: str, path: Path) -> None:
+        """Hand an adapter to the base's engine, or start a full model's own."""
+        if not (path / full.WEIGHTS).is_file():
+            await self._engine.load(digest, path)
+            return
+        model = BaseModel(self._base.name, path, self._base.shapes)
+        engine = VllmEngine(model, replace(self._options, max_loras=0, tokenizer=self._base.path))
+        async with self._changing:
+            try:
+                await engine.start()
+            except Exception as error:
+                logger.exception("the engine of full model %s did not start", digest[:12])
+                raise AdapterLoadFailed("the full model's engine did not start; see the server's log") from error
+            self._own[digest] = engine
+            self._watches[digest] = asyncio.create_task(self._watch(digest, engine))
+
+    async def unload(self, digest: str) -> None:
+        """Free an adapter, or stop a full model's engine."""
+        if digest not in self._own:
+            await self._engine.unload(digest)
+            return
+        async with self._changing:
+            if digest in self._own:  # it may have died while another changed
+                self._watches.pop(digest).cancel()
+                await self._own.pop(digest).stop()
+
+    def generate(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None, tools: Tools | None = None
+    ) -> AsyncIterator[Delta]:
+        """Stream the answers; see `Engine`."""
+        own = self._own.get(adapter) if adapter is not None else None
+        if own is not None:
+            return own.generate(prompt, sampling, None, tools)
+        return self._engine.generate(prompt, sampling, adapter, tools)
+
+    async def _watch(self, digest: str, engine: VllmEngine) -> None:
+        await engine.died()
+        logger.error("the engine of full model %s died; its next request starts it again", digest[:12])
+        self._own.pop(digest, None)
+        self._watches.pop(digest, None)
+        await engine.stop()
+        self.on_loss(digest)

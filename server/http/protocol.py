@@ -1,0 +1,55 @@
+"""HTTP/1.1 as uvicorn speaks it by httptools, but for clients that offer an upgrade.
+
+Every client of the JDK offers `Upgrade: h2c` on plain http; httptools ends such a request at its head, and its body is
+lost. A connection on which that is offered goes on with uvicorn's h11 protocol, which ignores the offer. For all others
+httptools takes a sixth of the front end's CPU less.
+"""
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+END_OF_HEAD = b"\r\n\r\n"
+OFFER = b"\nupgrade:"
+MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol of a connection, until a request's head offers an upgrade."""
+
+    _head = b""
+    _within_request = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a request's head is held until it is whole."""
+        if self._within_request:
+            super().data_received(data)
+            return
+        self._unset_keepalive_if_required()
+        data = self._head + data
+        head, end, _ = data.partition(END_OF_HEAD)
+        if len(head) > MAX_HEAD_BYTES:
+            self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+            return
+        self._head = b"" if end else data
+        idle = self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
+        if end and idle and OFFER in head.lower():
+            self._hand_over(data)
+        elif end:
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._within_request = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Its body has ended."""
+        self._within_request = False
+        super().on_message_complete()
+
+    def _hand_over(self, data: bytes) -> None:
+        self.connections.discard(self)
+        protocol = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.data_received(data)

@@ -1,0 +1,81 @@
+"""`/v1/batches`: create, retrieve, list, cancel."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.http.auth import Caller
+from server.openai.files import ExpiresAfter
+from server.openai.lists import After, Limit, page
+from server.services import Use
+from server.state.errors import InvalidState
+from server.state.tables import BatchRow
+
+router = APIRouter(prefix="/v1/batches")
+
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
+STATUSES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+
+
+class BatchRequest(BaseModel):
+    """A batch to begin."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_file_id: str
+    endpoint: Endpoint
+    completion_window: Literal["24h"]
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+@router.post("")
+async def create(body: BatchRequest, use: Use, caller: Caller) -> dict[str, Any]:
+    """Queue a file of requests."""
+    file = use.files.get(body.input_file_id)
+    if file.purpose != "batch":
+        raise InvalidState(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
+    lifetime = body.output_expires_after.seconds if body.output_expires_after else None
+    row = use.batches.create(file.id, body.endpoint, body.metadata, lifetime)
+    use.runner.changed()
+    return _wire(row)
+
+
+@router.get("")
+def list_batches(use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+    """All batches, newest first."""
+    return page([_wire(row) for row in use.batches.list()], after, limit)
+
+
+@router.get("/{batch_id}")
+def retrieve(batch_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """One batch."""
+    return _wire(use.batches.get(batch_id))
+
+
+@router.post("/{batch_id}/cancel")
+def cancel(batch_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Have a batch end with the answers it has."""
+    return _wire(use.batches.cancel(batch_id))
+
+
+def _wire(row: BatchRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "batch",
+        "endpoint": row.endpoint,
+        "model": None,
+        "errors": {"object": "list", "data": row.errors} if row.errors else None,
+        "input_file_id": row.input_file,
+        "completion_window": "24h",
+        "status": row.status,
+        "output_file_id": row.output_file,
+        "error_file_id": row.error_file,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+        **{f"{status}_at": row.times.get(f"{status}_at") for status in STATUSES},
+        "request_counts": {"total": row.total, "completed": row.completed, "failed": row.failed},
+        "usage": None,
+        "metadata": row.labels,
+    }

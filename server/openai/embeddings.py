@@ -1,0 +1,61 @@
+"""`POST /v1/embeddings`."""
+
+import base64
+import struct
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from adapters.errors import AdapterNotFound
+from server.generation import InvalidRequest
+from server.http.auth import Caller
+from server.services import Use
+
+router = APIRouter()
+MAX_INPUTS = 2048  # OpenAI's
+BYTES_A_NUMBER = 4
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class EmbeddingRequest(BaseModel):
+    """Texts to embed; unknown fields are ignored, as OpenAI does."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    input: Text | Annotated[list[Text] | list[int] | list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+
+
+@router.post("/v1/embeddings")
+async def create(body: EmbeddingRequest, request: Request, use: Use, caller: Caller) -> dict[str, Any]:
+    """Embed texts."""
+    if body.model != use.embedder.name:
+        raise AdapterNotFound(body.model)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest(
+            "token ids are of another model's tokenizer; send text "
+            "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
+            "input",
+        )
+    embedded = await use.embedder.embed([str(text) for text in texts], body.dimensions)
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _wire(vector, body.encoding_format)}
+            for index, vector in enumerate(embedded.vectors)
+        ],
+        "model": use.embedder.name,
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+    }
+
+
+def _wire(vector: bytes, encoding: str | None) -> str | list[float]:
+    if encoding == "base64":
+        return base64.b64encode(vector).decode()
+    return list(struct.unpack(f"<{len(vector) // BYTES_A_NUMBER}f", vector))

@@ -1,0 +1,21 @@
+"""`POST /v1/moderations`: refused, for no model here knows OpenAI's categories; an invented verdict would be worse."""
+
+from fastapi import APIRouter
+
+from server.generation import InvalidRequest
+from server.http.auth import Caller
+
+router = APIRouter()
+
+
+@router.post("/v1/moderations")
+def create(caller: Caller) -> None:
+    """Refuse.
+
+    Raises:
+        InvalidRequest: always.
+    """
+    raise InvalidRequest(
+        "This server has no moderation model. Ask a served model to judge the text, or moderate before you call.",
+        "model",
+    )

@@ -1,0 +1,141 @@
+"""Items of a conversation: what `input` and `output` hold, and the turns they are for a template."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+
+from server.generation import InvalidRequest
+from server.openai.text.answers import Answer
+from server.openai.text.messages import joined
+from server.state.ids import random_id
+
+
+class Message(BaseModel):
+    """A message; its type may be left out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[str, BeforeValidator(joined)]
+
+    def wire(self) -> dict[str, Any]:
+        """As the API lists it."""
+        said = self.role == "assistant"
+        part: dict[str, Any] = {"type": "output_text" if said else "input_text", "text": self.content}
+        if said:
+            part |= {"annotations": [], "logprobs": []}
+        return {
+            "id": random_id("msg_", 48),
+            "type": "message",
+            "status": "completed",
+            "role": self.role,
+            "content": [part],
+        }
+
+
+class FunctionCall(BaseModel):
+    """A call that the model made."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+
+    def wire(self) -> dict[str, Any]:
+        """As the API lists it."""
+        return {"id": random_id("fc_", 48), "status": "completed", **self.model_dump()}
+
+
+class FunctionCallOutput(BaseModel):
+    """What a call returned."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Annotated[str, BeforeValidator(joined)]
+
+    def wire(self) -> dict[str, Any]:
+        """As the API lists it."""
+        return {"id": random_id("fco_", 48), "status": "completed", **self.model_dump()}
+
+
+def _type(item: Any) -> str:
+    return str(item.get("type") or "message") if isinstance(item, dict) else str(getattr(item, "type", "message"))
+
+
+Item = Annotated[
+    Annotated[Message, Tag("message")]
+    | Annotated[FunctionCall, Tag("function_call")]
+    | Annotated[FunctionCallOutput, Tag("function_call_output")],
+    Discriminator(
+        _type,
+        custom_error_type="unknown_item",
+        custom_error_message="only messages, function calls and their outputs are understood",
+    ),
+]
+
+
+def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation as templates take it.
+
+    Raises:
+        InvalidRequest: a call has no output, or an output no call.
+    """
+    conversation: list[dict[str, Any]] = []
+    open_calls: list[str] = []
+    for item in items:
+        if item["type"] == "function_call_output":
+            if item["call_id"] not in open_calls:
+                raise InvalidRequest(f"No tool call found for function call output with call_id {item['call_id']}.")
+            open_calls.remove(item["call_id"])
+            conversation.append({"role": "tool", "content": item["output"], "tool_call_id": item["call_id"]})
+        elif item["type"] == "function_call":
+            last = conversation[-1] if conversation else None
+            if last is None or last["role"] != "assistant":
+                conversation.append(last := {"role": "assistant", "content": ""})
+            function = {"name": item["name"], "arguments": item["arguments"]}
+            last.setdefault("tool_calls", []).append({"id": item["call_id"], "type": "function", "function": function})
+            open_calls.append(item["call_id"])
+        else:
+            conversation.append({"role": item["role"], "content": joined(item["content"])})
+    if open_calls:
+        raise InvalidRequest(f"No tool output found for function call {open_calls[0]}.", "input")
+    return conversation
+
+
+def message_item(item_id: str, text: str, logprobs: Sequence[dict[str, Any]], status: str) -> dict[str, Any]:
+    """A message of the model; without text yet, it has no content."""
+    part = text_part(text, logprobs)
+    content = [] if status == "in_progress" else [part]
+    return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+
+def text_part(text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The content of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+
+
+def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str) -> dict[str, Any]:
+    """A call of the model."""
+    return {
+        "id": item_id,
+        "type": "function_call",
+        "status": status,
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
+
+
+def output(answer: Answer, logprobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A whole answer's items; an answer of nothing is an empty message."""
+    status = "incomplete" if answer.finish_reason == "length" else "completed"
+    calls = [call_item(random_id("fc_", 48), call.id, call.name, call.arguments, status) for call in answer.calls]
+    if calls and not answer.text:
+        return calls
+    return [message_item(random_id("msg_", 48), answer.text, logprobs, status), *calls]

@@ -1,0 +1,129 @@
+"""`/v1/responses`: create, retrieve, delete, list the input's items."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from adapters import template
+from server.generation import InvalidRequest
+from server.http.auth import Caller
+from server.models.catalog import Model
+from server.openai.lists import After, Limit, page
+from server.openai.responses import items as conversation
+from server.openai.responses import wire
+from server.openai.responses.events import Events
+from server.openai.text import messages, structure
+from server.openai.text.answering import Asked, Generation, respond
+from server.openai.text.answers import gather
+from server.services import Use
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/responses")
+
+
+@router.post("")
+async def create(body: wire.ResponseRequest, request: Request, use: Use, caller: Caller) -> Response:
+    """Answer, and keep the answer unless `store` is false."""
+    body.check()
+    own = body.items()
+    before = await asyncio.to_thread(use.responses.conversation, body.previous_response_id)
+    turns = conversation.turns([*before, *own])
+    if body.instructions is not None:
+        turns = [{"role": "system", "content": body.instructions}, *turns]
+    turns = messages.with_instruction(turns, structure.instruction(body.format()))
+    tools = body.callable_tools()
+
+    def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        text = template.render(
+            tokenizer,
+            messages.with_system_prompt(turns, model.manifest.system_prompt),
+            template=model.manifest.chat_template,
+            generation_prompt=True,
+            tools=tools.functions if tools else (),
+        )
+        return [template.encode(tokenizer, text)]
+
+    async def keep(response: dict[str, Any]) -> None:
+        if response["store"]:
+            await asyncio.to_thread(use.responses.add, response, own)
+
+    async def whole(generation: Generation) -> dict[str, Any]:
+        answer = (await gather(generation))[0]
+        output = conversation.output(answer, wire.logprobs(answer.logprobs or ()))
+        response = wire.end(body.begin(generation.model), output, answer.finish_reason, _usage(generation))
+        await keep(response)
+        return response
+
+    async def events(generation: Generation) -> AsyncIterator[str]:
+        response = body.begin(generation.model)
+        writer = Events(response)
+        reason: str | None = None
+        try:
+            for event in writer.begin():
+                yield event
+            async for delta in generation:
+                reason = delta.finish_reason
+                for event in writer.add(delta):
+                    yield event
+            for event in writer.close(reason):
+                yield event
+            response = wire.end(response, writer.output, reason, _usage(generation))
+            await keep(response)
+            yield writer.end(response)
+        except Exception as error:
+            generation.failed()
+            logger.exception("a stream broke off")
+            for event in writer.fail(error):
+                yield event
+
+    characters = sum(len(turn["content"]) for turn in turns)
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", tools)
+    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+
+
+@router.get("/{response_id}")
+def retrieve(
+    response_id: str, use: Use, caller: Caller, stream: Annotated[bool | None, Query()] = None
+) -> dict[str, Any]:
+    """A response that was kept."""
+    if stream:
+        raise InvalidRequest("only responses in the background can be streamed again; leave 'stream' out", "stream")
+    return use.responses.get(response_id)
+
+
+@router.delete("/{response_id}")
+def delete(response_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Forget a response."""
+    use.responses.delete(response_id)
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+@router.post("/{response_id}/cancel")
+def cancel(response_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+    """Only responses in the background can be cancelled, and there are none."""
+    use.responses.get(response_id)
+    raise InvalidRequest("Cannot cancel a synchronous response.")
+
+
+@router.get("/{response_id}/input_items")
+def input_items(
+    response_id: str,
+    use: Use,
+    caller: Caller,
+    after: After = None,
+    limit: Limit = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> dict[str, Any]:
+    """What a response answered."""
+    items = use.responses.input_items(response_id)
+    return page(items if order == "asc" else items[::-1], after, limit)
+
+
+def _usage(generation: Generation) -> dict[str, Any]:
+    return wire.usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)

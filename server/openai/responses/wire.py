@@ -1,0 +1,222 @@
+"""Wire types of `POST /v1/responses`: the request, checked, and the response's object."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from adapters.manifest import SamplingDefaults
+from server.generation import Sampling, TokenLogprob, Tools, Unsupported
+from server.openai.responses.items import Item, Message
+from server.openai.text import chat_wire, structure
+from server.openai.text.sampling_wire import TextRequest
+from server.openai.text.tools_wire import (
+    MAX_TOOLS,
+    AllowedTools,
+    AllowedToolsChoice,
+    Function,
+    FunctionName,
+    NamedTool,
+    Tool,
+    choose,
+)
+from server.state.ids import random_id
+
+LOGPROBS = "message.output_text.logprobs"
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "background": (False,),
+    "conversation": (),
+    "context_management": ([],),
+    "max_tool_calls": (),
+    "prompt": (),
+    "reasoning": ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None}),
+    "truncation": ("disabled",),
+    "logprobs": (False,),
+    "max_tokens": (),
+    "messages": (),
+}
+
+
+class ResponseTool(Function):
+    """A function the model may call; unlike in chat, its fields stand beside its type."""
+
+    type: Literal["function"]
+
+    def tool(self) -> Tool:
+        """As chat has it."""
+        return Tool(type="function", function=Function.model_validate(self.model_dump(exclude={"type"})))
+
+
+class ToolName(BaseModel):
+    """The one function to be called, or one of those allowed."""
+
+    type: Literal["function"]
+    name: str
+
+    def named(self) -> NamedTool:
+        """As chat has it."""
+        return NamedTool(type="function", function=FunctionName(name=self.name))
+
+
+class AllowedNames(BaseModel):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[ToolName]
+
+    def allowed(self) -> AllowedToolsChoice:
+        """As chat has it."""
+        tools = AllowedTools(mode=self.mode, tools=[tool.named() for tool in self.tools])
+        return AllowedToolsChoice(type="allowed_tools", allowed_tools=tools)
+
+
+class JsonSchemaFormat(structure.Schema):
+    """JSON that follows a schema; unlike in chat, its fields stand beside its type."""
+
+    type: Literal["json_schema"]
+
+
+class TextFormat(BaseModel):
+    """What the answer must look like."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Annotated[structure.Text | structure.JsonObject | JsonSchemaFormat | None, Field(discriminator="type")] = (
+        None
+    )
+    verbosity: Literal["medium"] | None = None
+
+
+class ResponseRequest(TextRequest):
+    """A request for a conversation's next items."""
+
+    input: str | Annotated[list[Item], Field(min_length=1)]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedNames | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextFormat | None = None
+    include: list[str] | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    store: bool | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+
+    def items(self) -> list[dict[str, Any]]:
+        """The input as the API lists it."""
+        given = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [item.wire() for item in given]
+
+    def check(self) -> None:
+        """Refuse what we cannot do.
+
+        Raises:
+            Unsupported: the first field of that kind.
+        """
+        self.refuse_unsupported(UNSUPPORTED)
+        if self.n not in (None, 1):
+            raise Unsupported("n")
+        for name in self.include or ():
+            if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
+                raise Unsupported(f"include: {name}")
+
+    def format(self) -> structure.Format | None:
+        """What the answer must look like, as chat has it."""
+        wanted = self.text.format if self.text else None
+        if isinstance(wanted, JsonSchemaFormat):
+            schema = structure.Schema.model_validate(wanted.model_dump(exclude={"type"}))
+            return structure.JsonSchema(type="json_schema", json_schema=schema)
+        return wanted
+
+    def callable_tools(self) -> Tools | None:
+        """What the model may call; see `choose`."""
+        choice = self.tool_choice
+        if isinstance(choice, ToolName):
+            choice = choice.named()
+        elif isinstance(choice, AllowedNames):
+            choice = choice.allowed()
+        return choose([tool.tool() for tool in self.tools or ()], choice, self.parallel_tool_calls is not False)
+
+    def sampling(self, defaults: SamplingDefaults) -> Sampling:
+        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        wants_logprobs = LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+        return replace(
+            self.sampling_fields(defaults),
+            max_tokens=self.max_output_tokens or defaults.max_completion_tokens,
+            top_logprobs=(self.top_logprobs or 0) if wants_logprobs else None,
+            structure=self.guide() or structure.structure(self.format()),
+        )
+
+    def begin(self, model: str) -> dict[str, Any]:
+        """The response's object, nothing answered yet."""
+        wanted = self.text.format if self.text else None
+        return {
+            "id": random_id("resp_", 48),
+            "object": "response",
+            "created_at": int(time.time()),
+            "completed_at": None,
+            "status": "in_progress",
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "max_tool_calls": None,
+            "metadata": self.metadata or {},
+            "model": model,
+            "output": [],
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "previous_response_id": self.previous_response_id,
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "store": self.store is not False,
+            "temperature": 1.0 if self.temperature is None else self.temperature,
+            "text": {
+                "format": wanted.model_dump(by_alias=True) if wanted else {"type": "text"},
+                "verbosity": "medium",
+            },
+            "tool_choice": self.tool_choice.model_dump()
+            if isinstance(self.tool_choice, BaseModel)
+            else self.tool_choice or "auto",
+            "tools": [tool.model_dump() for tool in self.tools or ()],
+            "top_logprobs": self.top_logprobs or 0,
+            "top_p": 1.0 if self.top_p is None else self.top_p,
+            "truncation": "disabled",
+            "usage": None,
+            "user": self.user,
+        }
+
+
+def end(
+    response: dict[str, Any], output: Sequence[dict[str, Any]], finish_reason: str | None, usage: dict[str, Any]
+) -> dict[str, Any]:
+    """The response's object, answered."""
+    cut = finish_reason == "length"
+    return {
+        **response,
+        "status": "incomplete" if cut else "completed",
+        "completed_at": None if cut else int(time.time()),
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "output": list(output),
+        "usage": usage,
+    }
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """The Responses API's usage object."""
+    return {
+        "input_tokens": prompt_tokens,
+        "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Log-probabilities of a text; as chat has them, without the object around."""
+    return chat_wire.logprobs(tokens)["content"]

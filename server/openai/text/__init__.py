@@ -1,0 +1,1 @@
+"""Endpoints that generate text, and what they share: answering.py's way from a request to a stream of deltas."""

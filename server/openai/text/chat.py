@@ -1,0 +1,101 @@
+"""`POST /v1/chat/completions`, plain and streamed."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from adapters import template
+from server.http import errors
+from server.http.auth import Caller
+from server.models.catalog import Model
+from server.openai.text import chat_wire as wire
+from server.openai.text import messages, structure
+from server.openai.text.answering import Asked, Generation, respond
+from server.openai.text.answers import Answer, gather
+from server.openai.text.sampling_wire import usage
+from server.services import Use
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions")
+async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
+    """Answer a conversation."""
+    body.refuse_unsupported(wire.UNSUPPORTED)
+    messages.check(body.messages)
+    tools = body.callable_tools()
+    turns = messages.with_instruction(
+        [message.turn() for message in body.messages], structure.instruction(body.response_format)
+    )
+
+    def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        text = template.render(
+            tokenizer,
+            messages.with_system_prompt(turns, model.manifest.system_prompt),
+            template=model.manifest.chat_template,
+            generation_prompt=True,
+            tools=tools.functions if tools else (),
+            more=body.chat_template_kwargs,
+        )
+        return [template.encode(tokenizer, text)]
+
+    characters = sum(len(turn["content"]) for turn in turns)
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "messages", tools)
+
+    async def whole(generation: Generation) -> dict[str, Any]:
+        choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]
+        return wire.Writer(generation.model).answer(choices, _usage(generation))
+
+    def events(generation: Generation) -> AsyncIterator[str]:
+        return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
+
+    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+
+
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+    if answer.calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.calls
+        ]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": None if answer.logprobs is None else wire.logprobs(answer.logprobs),
+        "finish_reason": answer.finish_reason,
+    }
+
+
+async def _events(generation: Generation, writer: wire.Writer, include_usage: bool) -> AsyncIterator[str]:
+    for index in range(generation.answers):
+        yield writer.chunk(index, '{"role": "assistant", "content": "", "refusal": null}')
+    try:
+        async for delta in generation:
+            if delta.text or delta.logprobs:
+                tokens = json.dumps(wire.logprobs(delta.logprobs)) if delta.logprobs else "null"
+                yield writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
+            if delta.tool_calls:
+                yield writer.chunk(delta.index, json.dumps({"tool_calls": wire.call_deltas(delta.tool_calls)}))
+            if delta.finish_reason is not None:
+                yield writer.chunk(delta.index, "{}", finish_reason=delta.finish_reason)
+    except Exception as error:
+        generation.failed()
+        logger.exception("a stream broke off")
+        yield errors.event(error)
+        return
+    if include_usage:
+        yield writer.usage_chunk(_usage(generation))
+    yield "data: [DONE]\n\n"
+
+
+def _usage(generation: Generation) -> dict[str, Any]:
+    return usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)

@@ -1,0 +1,116 @@
+"""Batches: a row each; the lines answered so far lie in the data folder until the batch ends."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound
+from server.state.ids import random_id
+from server.state.tables import BatchRow
+
+LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Lines of a batch: all, and those answered with and without success."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class Batches:
+    """Batches in the database. Status: validating, in_progress, finalizing or cancelling, then one of ENDED."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self, input_file: str, endpoint: str, labels: dict[str, str] | None, output_expires_after: int | None
+    ) -> BatchRow:
+        """Queue a batch."""
+        now = int(time.time())
+        row = BatchRow(
+            id=random_id("batch_", 32),
+            endpoint=endpoint,
+            input_file=input_file,
+            status="validating",
+            labels=labels,
+            output_expires_after=output_expires_after,
+            created_at=now,
+            expires_at=now + LIFETIME_SECONDS,
+            times={},
+            total=0,
+            completed=0,
+            failed=0,
+        )
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            session.add(row)
+        return row
+
+    def get(self, batch_id: str) -> BatchRow:
+        """The batch of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with Session(self._engine) as session:
+            row = session.get(BatchRow, batch_id)
+            if row is None:
+                raise NotFound(f"No such Batch object: {batch_id}")
+            return row
+
+    def list(self) -> list[BatchRow]:
+        """All batches, newest first."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(BatchRow).order_by(BatchRow.created_at.desc(), BatchRow.id)))
+
+    def next(self) -> BatchRow | None:
+        """The oldest batch that has not ended."""
+        statement = select(BatchRow).where(BatchRow.status.not_in(ENDED)).order_by(BatchRow.created_at, BatchRow.id)
+        with Session(self._engine) as session:
+            return session.scalars(statement.limit(1)).first()
+
+    def uses_file(self, file_id: str) -> bool:
+        """Whether a batch that has not ended reads the file."""
+        statement = select(BatchRow.id).where(BatchRow.status.not_in(ENDED), BatchRow.input_file == file_id)
+        with Session(self._engine) as session:
+            return session.scalars(statement.limit(1)).first() is not None
+
+    def cancel(self, batch_id: str) -> BatchRow:
+        """Have a batch end with what it has.
+
+        Raises:
+            NotFound: there is none of that id.
+            InvalidState: it has ended.
+        """
+        row = self.get(batch_id)
+        if row.status in ENDED or not self.move(batch_id, "cancelling", unless=ENDED):
+            raise InvalidState(f"Cannot cancel a batch with status '{row.status}'.")
+        return self.get(batch_id)
+
+    def move(self, batch_id: str, status: str, *, unless: tuple[str, ...] = (), **values: Any) -> bool:
+        """Give a batch a new status and values, and note the time; False where its status is one of `unless`."""
+        with Session(self._engine) as session, session.begin():
+            row = session.get_one(BatchRow, batch_id)
+            if row.status in unless:
+                return False
+            times = {**row.times, f"{status}_at": int(time.time())}
+            session.execute(
+                update(BatchRow).where(BatchRow.id == batch_id).values(status=status, times=times, **values)
+            )
+            return True
+
+    def count(self, batch_id: str, counts: Counts) -> None:
+        """Note how far a batch is."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(BatchRow)
+                .where(BatchRow.id == batch_id)
+                .values(total=counts.total, completed=counts.completed, failed=counts.failed)
+            )

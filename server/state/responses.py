@@ -1,0 +1,89 @@
+"""Responses that were kept, so that a conversation can go on from any of them; for 30 days, as OpenAI does."""
+
+import time
+from typing import Any
+
+from sqlalchemy import Engine, delete
+from sqlalchemy.orm import Session
+
+from server.state.errors import InvalidState, NotFound
+from server.state.tables import ResponseRow
+
+LIFETIME_SECONDS = 30 * 24 * 3600  # OpenAI's
+MAX_CHAIN = 1000
+
+
+class Responses:
+    """Responses in the database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
+        """Keep a response and the items it answered."""
+        row = ResponseRow(
+            id=response["id"],
+            previous_id=response["previous_response_id"],
+            created_at=response["created_at"],
+            items=items,
+            body=response,
+        )
+        with Session(self._engine) as session, session.begin():
+            session.add(row)
+
+    def get(self, response_id: str) -> dict[str, Any]:
+        """The response of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._row(response_id).body
+
+    def input_items(self, response_id: str) -> list[dict[str, Any]]:
+        """The items a response answered.
+
+        Raises:
+            NotFound: there is no such response.
+        """
+        return self._row(response_id).items
+
+    def conversation(self, response_id: str | None) -> list[dict[str, Any]]:
+        """All items up to a response, its own output last; none for None.
+
+        Raises:
+            InvalidState: it, or one before it, is not there, or the conversation has more than 1,000 of them.
+        """
+        chain: list[ResponseRow] = []
+        while response_id is not None:
+            try:
+                chain.append(self._row(response_id))
+            except NotFound:
+                raise InvalidState(
+                    f"Previous response with id '{response_id}' not found.", "previous_response_id"
+                ) from None
+            if len(chain) > MAX_CHAIN:
+                raise InvalidState(f"the conversation has more than {MAX_CHAIN} responses", "previous_response_id")
+            response_id = chain[-1].previous_id
+        return [item for row in reversed(chain) for item in (*row.items, *row.body["output"])]
+
+    def delete(self, response_id: str) -> None:
+        """Forget a response.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        self._row(response_id)
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(ResponseRow).where(ResponseRow.id == response_id))
+
+    def delete_expired(self) -> None:
+        """Forget what is older than 30 days; called now and then."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(ResponseRow).where(ResponseRow.created_at < time.time() - LIFETIME_SECONDS))
+
+    def _row(self, response_id: str) -> ResponseRow:
+        with Session(self._engine) as session:
+            row = session.get(ResponseRow, response_id)
+            if row is None:
+                raise NotFound(f"Response with id '{response_id}' not found.")
+            return row
