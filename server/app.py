@@ -1,4 +1,4 @@
-"""The composition root: `create_app(settings)` puts the parts together; its lifespan starts and stops them."""
+"""The composition root: `create_app(settings, base, engine)` puts the parts together; its lifespan runs them."""
 
 import asyncio
 import fcntl
@@ -20,8 +20,7 @@ from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
 from server.batches.runner import BatchRunner
-from server.engine.engines import Engines
-from server.engine.vllm_engine import EngineOptions
+from server.generation import Engine
 from server.http import errors, operations
 from server.http.limits import RateLimits
 from server.http.metrics import Metrics
@@ -64,17 +63,18 @@ class DataFolderBusy(RuntimeError):
     """Another server works on the data folder."""
 
 
-def create_app(settings: Settings, base: BaseModel) -> FastAPI:
+def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
     """The application, nothing started yet.
 
     Args:
-        base: the base model, on local disk (cli.py fetches and describes it).
+        base: the base model, on local disk (server/cli/serving.py fetches and describes it).
+        engine: serves the base and its adapters; started and stopped with the application.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with _sole_owner(settings.data_dir):
-            parts = _build(settings, base)
+            parts = _build(settings, base, engine)
             app.state.services = parts
             parts.supervisor.start()
             await parts.queue.start()
@@ -104,7 +104,7 @@ def create_app(settings: Settings, base: BaseModel) -> FastAPI:
     return app
 
 
-def _build(settings: Settings, base: BaseModel) -> Services:
+def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
     data = settings.data_dir.absolute()
     database = connect(settings.database())
     migrate(database)
@@ -112,23 +112,12 @@ def _build(settings: Settings, base: BaseModel) -> Services:
         settings.max_lora_rank, settings.max_adapter_bytes, settings.max_adapters, settings.max_full_models > 0
     )
     registry = Registry(database, Store(data / "adapters"), base, limits)
-    options = EngineOptions(
-        max_loras=settings.max_loras,
-        max_cpu_loras=settings.max_cpu_loras,
-        max_lora_rank=settings.max_lora_rank,
-        max_model_len=settings.max_model_len,
-        dtype=settings.dtype,
-        kv_cache_bytes=settings.kv_cache(),
-        gpu_memory_utilization=settings.gpu_memory_utilization / (1 + settings.max_full_models),
-        tool_parser=settings.tool_parser,
-    )
     metrics = Metrics()
-    engine = Engines(base, options)
     residency = Residency(engine, registry.store, metrics, slots=settings.max_loras, capacity=settings.max_cpu_loras)
     full = None
     if count := settings.max_full_models:
         full = Residency(engine, registry.store, metrics, slots=count, capacity=count, kind="full model")
-        engine.on_loss = full.lost
+        engine.on_loss(full.lost)
     catalog = Catalog(registry, residency, full, metrics)
     stored = Files(database, data / "files", settings.max_file_bytes)
     jobs = Jobs(database, data / "jobs")

@@ -8,7 +8,7 @@ EngineError
 └── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -164,6 +164,10 @@ class Engine(Protocol):
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The base model's tokenizer."""
+        ...
+
+    def on_loss(self, tell: Callable[[str], object]) -> None:
+        """Have `tell` called with the digest of a loaded model that is gone, while the engine lives on."""
         ...
 
     async def start(self) -> None:

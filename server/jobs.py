@@ -6,7 +6,6 @@ where only the registration was missing.
 """
 
 import asyncio
-import contextlib
 import csv
 import io
 import logging
@@ -94,7 +93,7 @@ class JobQueue:
             task.cancel()
         await asyncio.gather(*running.values(), *([self._loop] if self._loop else []), return_exceptions=True)
         await asyncio.gather(*(self._trainers.stop(self._jobs.directory(job_id)) for job_id in running))
-        self._trainers.close()
+        await self._trainers.close()
 
     def warm(self) -> None:
         """From now on have a trainer wait for the next job, whenever none runs; call it once the engine is up."""
@@ -211,10 +210,9 @@ class JobQueue:
                 starts += 1
                 if starts > 1 or saved:
                     directory.event("Going on from the last checkpoint", level="warn")
-                process = await self._trainers.start(directory, self._environment(row))
-                while process.returncode is None:
-                    with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(process.wait(), POLL_SECONDS)
+                trainer = await self._trainers.start(directory, self._environment(row))
+                while not trainer.done():
+                    await asyncio.wait({trainer}, timeout=POLL_SECONDS)
                     self._note_progress(row, directory)
             else:  # a trainer that a former server process started
                 await asyncio.sleep(POLL_SECONDS)

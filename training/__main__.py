@@ -4,16 +4,15 @@ Exit status 0: succeeded; 1: failed, and `failure.json` says why; 75: asked to s
 else: killed, run it again.
 """
 
-import importlib
-import json
 import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import defaults
+from training import defaults, spawner
 from training.data import check, reading
 from training.data.findings import DataReport
 from training.data.rows import Example, Pair, Row, Task
@@ -24,7 +23,12 @@ from training.job import Failure, Preference, Reinforcement, Result, Supervised,
 if TYPE_CHECKING:
     from training.methods.outcome import Trained
 
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to see whether there is a GPU without taking it: then a fork could not
+}
 GO_ON_LATER = 75  # EX_TEMPFAIL
 _NO_ROOM = ("No space left on device", "File too large", "PytorchStreamWriter failed writing", "Disk quota exceeded")
 
@@ -35,14 +39,24 @@ def main() -> int:
         print("usage: python -m training JOB.json | --wait", file=sys.stderr)
         return 2
     os.environ.update(QUIET)
-    description = _wait() if sys.argv[1] == "--wait" else Path(sys.argv[1])
-    if description is None:
-        return 0
-    directory = JobDirectory(description.absolute().parent)
+    if sys.argv[1] == "--wait":
+        _forgo("sklearn", "bitsandbytes")
+        return spawner.serve(work, _must_start_afresh)
+    directory = JobDirectory(Path(sys.argv[1]).absolute().parent)
     _forgo("sklearn")
     if not _quantised(directory.job()):
         _forgo("bitsandbytes")
+    return work(directory)
+
+
+def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) -> int:
+    """Run the job in this process; return the exit status.
+
+    Args:
+        on_lock: called once no other trainer can run the job.
+    """
     with directory.running():
+        on_lock()
         try:
             outcome = directory.outcome() or _outcome(directory)
         except Interrupted:
@@ -50,27 +64,11 @@ def main() -> int:
     return 0 if isinstance(outcome, Result) else 1
 
 
-def _wait() -> Path | None:
-    """Import what most jobs need, then wait for a line of JSON that names one; None: whoever would send it is gone.
+def _must_start_afresh(directory: JobDirectory) -> bool:
+    """Whether a forked process cannot do the job: what it forwent is needed, or CUDA, which was in use before."""
+    import torch
 
-    Then all is as if the job had been named at the start: its log, its folder, its environment.
-    """
-    _forgo("sklearn", "bitsandbytes")
-    for module in ("training.methods.supervised", "training.proof.evaluate", "training.proof.report"):
-        importlib.import_module(module)
-    line = sys.stdin.readline()
-    if not line:
-        return None
-    order = json.loads(line)
-    os.environ.update(order["environment"])
-    directory = JobDirectory(Path(order["job"]).parent)
-    log = os.open(directory.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.chdir(directory.path)
-    if _quantised(directory.job()):  # what is imported cannot take it in any more
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "training", str(directory.description)])  # noqa: S606
-    return directory.description
+    return _quantised(directory.job()) or torch.cuda._is_in_bad_fork()
 
 
 def _quantised(job: TrainingJob) -> bool:

@@ -68,6 +68,8 @@ def find_base(model: str, name: str | None = None) -> BaseModel:
 def _run(settings: Settings, base: BaseModel) -> None:
     from adapters.database import connect
     from server.app import create_app
+    from server.engine.engines import Engines
+    from server.engine.vllm_engine import EngineOptions
     from server.http import listen
     from server.state.keys import Keys
     from server.state.tables import migrate
@@ -88,7 +90,17 @@ def _run(settings: Settings, base: BaseModel) -> None:
     if new is not None:
         print(f"  your API key, shown this once: {new}")
     print("  starting the engine; GET /ready answers 200 when it is up", flush=True)
-    listen.listen(create_app(settings, base), settings)
+    options = EngineOptions(
+        max_loras=settings.max_loras,
+        max_cpu_loras=settings.max_cpu_loras,
+        max_lora_rank=settings.max_lora_rank,
+        max_model_len=settings.max_model_len,
+        dtype=settings.dtype,
+        kv_cache_bytes=settings.kv_cache(),
+        gpu_memory_utilization=settings.gpu_memory_utilization / (1 + settings.max_full_models),
+        tool_parser=settings.tool_parser,
+    )
+    listen.listen(create_app(settings, base, Engines(base, options)), settings)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Engines:
-    """Adapters go to the base's engine, full models to theirs; `on_loss` is told of a full model whose engine died."""
+    """Adapters go to the base's engine, full models to theirs."""
 
     def __init__(self, base: BaseModel, options: EngineOptions) -> None:
-        self.on_loss: Callable[[str], object] = lambda digest: None
+        self._tell: Callable[[str], object] = lambda digest: None
         self._base = base
         self._options = options
         self._engine = VllmEngine(base, options)
@@ -43,6 +43,10 @@ class Engines:
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The base model's tokenizer, which full models have too."""
         return self._engine.tokenizer
+
+    def on_loss(self, tell: Callable[[str], object]) -> None:
+        """Have `tell` called with the digest of a full model whose engine died."""
+        self._tell = tell
 
     async def start(self) -> None:
         """Start the base's engine."""
@@ -100,4 +104,4 @@ class Engines:
         self._own.pop(digest, None)
         self._watches.pop(digest, None)
         await engine.stop()
-        self.on_loss(digest)
+        self._tell(digest)

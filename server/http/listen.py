@@ -4,14 +4,20 @@ One for both would do, but hypercorn sends 39,000 chunks a second where uvicorn 
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 from asyncio import constants
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from server.settings import Settings
 
+if TYPE_CHECKING:
+    import uvicorn
+
+STARTUP_FAILED = 3  # exit status, as uvicorn's own command has it
 MAX_HTTP2_STREAMS = 1000  # of one connection at a time; the rest wait
 GOODBYE_SECONDS = 2.0  # for a client to answer TLS's last message; asyncio's own 30 s would outlast a server's grace
 
@@ -20,17 +26,22 @@ def listen(app: FastAPI, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests may end, for `shutdown_seconds`."""
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     if settings.tls_certificate is None:
-        _plain(app, settings)
+        server = plain(app, settings)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run()
+        if not server.started:
+            raise SystemExit(STARTUP_FAILED)
     else:
         asyncio.run(_encrypted(app, settings))
 
 
-def _plain(app: FastAPI, settings: Settings) -> None:
+def plain(app: FastAPI, settings: Settings) -> "uvicorn.Server":
+    """uvicorn with our protocol, not yet running."""
     import uvicorn
 
     from server.http.protocol import HttpProtocol
 
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -42,6 +53,7 @@ def _plain(app: FastAPI, settings: Settings) -> None:
         log_level="warning",
         server_header=False,
     )
+    return uvicorn.Server(config)
 
 
 async def _encrypted(app: FastAPI, settings: Settings) -> None:

@@ -17,10 +17,10 @@ from server.generation import AdapterLoadFailed, InvalidRequest
 from server.http.metrics import Metrics
 from server.models import residency as module
 from server.models.residency import Residency
-from tests.server.engines import HandEngine
+from tests.scripted import ScriptedEngine
 
 SLOTS, CAPACITY = 2, 4
-Make = Callable[[], tuple[Residency, HandEngine]]
+Make = Callable[[], tuple[Residency, ScriptedEngine]]
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def adapters(store: Store) -> list[Adapter]:
 
 @pytest.fixture
 def make(store: Store) -> Make:
-    def build() -> tuple[Residency, HandEngine]:
-        engine = HandEngine(CAPACITY)
+    def build() -> tuple[Residency, ScriptedEngine]:
+        engine = ScriptedEngine(CAPACITY)
         return Residency(engine, store, Metrics(), slots=SLOTS, capacity=CAPACITY), engine
 
     return build

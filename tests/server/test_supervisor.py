@@ -17,7 +17,7 @@ from server.models.catalog import Catalog
 from server.models.residency import Residency
 from server.supervisor import Supervisor
 from tests.conftest import MakeAdapter
-from tests.server.engines import HandEngine
+from tests.scripted import ScriptedEngine
 
 NAME = "ft:tiny:acme::1"
 
@@ -29,8 +29,8 @@ def catalog(tiny_base: BaseModel, make_adapter: MakeAdapter, tmp_path: Path) -> 
     return registry
 
 
-def build(registry: Registry) -> tuple[Supervisor, Catalog, HandEngine]:
-    engine, metrics = HandEngine(), Metrics()
+def build(registry: Registry) -> tuple[Supervisor, Catalog, ScriptedEngine]:
+    engine, metrics = ScriptedEngine(), Metrics()
     residency = Residency(engine, registry.store, metrics, slots=1, capacity=2)
     catalog = Catalog(registry, residency, None, metrics)
     return Supervisor(engine, catalog, metrics), catalog, engine

@@ -1,0 +1,90 @@
+"""`python tests/bounded.py SECONDS COMMAND…`: run a command to its end or a deadline, and leave no process behind.
+
+All that the command starts is ours, whatever session it moved to: we are the subreaper, to which orphans come. At the
+deadline the command is told to print all its stacks (SIGABRT, Python's faulthandler), then everything is killed and the
+test that ran is named. What still runs after a normal end is killed too, named, and makes the run red.
+
+Exit status: the command's; 124: the deadline; 125: it left processes behind.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+RUNNING_VARIABLE = "TUNEPORT_RUNNING_TEST"  # a file: conftest.py keeps the running test's name in it
+DEADLINE_PASSED, LEFT_BEHIND = 124, 125
+STACKS_SECONDS = 5.0
+LINGER_SECONDS = 5.0  # what ends by itself after the command
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def run(seconds: float, command: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, _interrupted)
+    with tempfile.TemporaryDirectory() as folder:
+        running = Path(folder) / "test"
+        running.touch()
+        process = subprocess.Popen(command, env={**os.environ, RUNNING_VARIABLE: str(running)}, start_new_session=True)
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(
+                f"\nSTOPPED: {' '.join(command)} still ran after {seconds:.0f} s, at {running.read_text() or 'its start'}",
+                file=sys.stderr,
+                flush=True,
+            )
+            process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STACKS_SECONDS)
+            return DEADLINE_PASSED
+        except KeyboardInterrupt:
+            print(f"\nINTERRUPTED at {running.read_text() or 'its start'}", file=sys.stderr, flush=True)
+            return 128 + signal.SIGTERM
+        finally:
+            left = _end_all()
+    for line in left:
+        print(f"LEFT BEHIND: {line}", file=sys.stderr)
+    return status or (LEFT_BEHIND if left else 0)
+
+
+def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_all() -> list[str]:
+    """Give what is left a moment to end, kill it, and say what it was."""
+    us = psutil.Process()
+    deadline = time.monotonic() + LINGER_SECONDS
+    while (left := _living(us)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    said: list[str] = []
+    while left := _living(us):
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                said.append(f"{one.pid} {' '.join(one.cmdline())[:200]}")
+                one.kill()
+        psutil.wait_procs(left, 5)
+    return said
+
+
+def _living(us: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(ChildProcessError):  # orphans that ended are ours to bury
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return [child for child in us.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+if __name__ == "__main__":
+    sys.exit(run(float(sys.argv[1]), sys.argv[2:]))

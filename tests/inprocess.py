@@ -1,0 +1,89 @@
+"""A server in the test's own process: the whole application and its web server on a real socket, a scripted engine.
+
+Starts in a tenth of a second. What only vLLM can show is tested on vLLM (tests/e2e).
+"""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+
+from adapters.base import BaseModel
+from server.app import create_app
+from server.http import listen
+from server.services import Services
+from server.settings import Settings
+from tests.scripted import ScriptedEngine
+
+KEY = "sk-in-process-0123456789abcdef"
+END_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """A server in a thread; `data` is its folder, `adapter_root` one that adapters may be registered from."""
+
+    base_url: str
+    data: Path
+    adapter_root: Path
+    engine: ScriptedEngine
+    services: Services = field(repr=False)
+    api_key: str = KEY
+
+    def http(self, key: str | None = KEY) -> httpx.Client:
+        """A plain client of the server's root; None: without a key."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.base_url.removesuffix("/v1"), headers=headers, timeout=30)
+
+    def openai(self, key: str = KEY) -> openai.OpenAI:
+        """The SDK, without retries."""
+        return openai.OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30)
+
+    def register(self, name: str, folder: Path) -> httpx.Response:
+        """Register an adapter from the allowed folder."""
+        target = self.adapter_root / folder.name
+        if not target.exists():
+            folder.rename(target)
+        with self.http() as client:
+            return client.post("/admin/adapters", json={"name": name, "path": str(target)})
+
+    def tell(self, change: Callable[[], object]) -> None:
+        """Call `change` on the server's loop, where the engine lives."""
+        assert self.engine.loop is not None
+        self.engine.loop.call_soon_threadsafe(change)
+
+
+@contextlib.contextmanager
+def in_process(base: BaseModel, engine: ScriptedEngine, data: Path, **settings: Any) -> Iterator[InProcess]:
+    """A server for the time of the block, ended as SIGTERM would end it.
+
+    Args:
+        settings: those of `Settings`, beside the test's own.
+    """
+    allowed = data / "allowed"
+    allowed.mkdir(parents=True, exist_ok=True)
+    wanted = {"adapter_root": [allowed], "data_dir": data / "state", "warm_trainer": False, **settings}
+    given = Settings(model=str(base.path), **wanted)
+    app = create_app(given, base, engine)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = listen.plain(app, given)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="in-process server")
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive(), "the server did not start"
+        services: Services = app.state.services
+        services.keys.ensure_admin(KEY)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        try:
+            yield InProcess(url, given.data_dir, allowed, engine, services)
+        finally:
+            server.should_exit = True
+            thread.join(END_SECONDS)
+            assert not thread.is_alive(), f"the server did not end within {END_SECONDS} s"

@@ -1,0 +1,54 @@
+"""Processes that tests start: each has a limit, dies with all its children, and leaves no pipe open."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+def run(
+    command: Sequence[str],
+    *,
+    limit_seconds: float,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; fail the test, with what was said so far, where that takes longer than the limit.
+
+    Args:
+        environment: beside the test's own.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=limit_seconds)
+    except BaseException as error:  # also the test's own timeout
+        kill(process.pid)
+        out, err = process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            pytest.fail(f"{' '.join(command)[:200]} still ran after {limit_seconds:.0f} s: {(out + err)[-3000:]}")
+        raise
+    return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+def kill(pid: int) -> None:
+    """Kill a process, its group and its children, whatever session they moved to."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

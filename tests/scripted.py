@@ -1,0 +1,128 @@
+"""An engine in the test's hand: the real one takes 30 seconds to start, and neither stalls nor dies when asked to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from server.generation import AdapterLoadFailed, ContextLengthExceeded, Delta, EngineUnavailable, Sampling, Tools
+
+ANSWER = "The capital of France is Paris."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `generate` was called with."""
+
+    prompt: list[int]
+    sampling: Sampling
+    adapter: str | None
+    tools: Tools | None
+
+
+class ScriptedEngine:
+    """Follows `Engine`; the test decides what it says, how long loads take, which fail, when it stalls and dies.
+
+    Attributes:
+        answer: what every request is answered, a token at a time; over and over where `max_tokens` asks for more.
+        pause_seconds: before each token.
+        refusal: raised by `generate` instead of an answer.
+        flowing: while it is not set, streams stand still.
+        asked: the requests as they came.
+        running: streams that have begun and not ended.
+        calls: ("load" or "unload", digest) as they came.
+        held: digests in memory; more than `capacity` at once is an error of the caller.
+        failing: digests whose load fails.
+        gate: while it is not set, loads wait.
+        dead: set, the engine is dead: its streams end with EngineUnavailable.
+    """
+
+    def __init__(self, capacity: int = 100, tokenizer: Any = None, context: int = 8192) -> None:
+        self.capacity = capacity
+        self.tokenizer = tokenizer
+        self.context = context
+        self.answer = ANSWER
+        self.pause_seconds = 0.0
+        self.refusal: Exception | None = None
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.asked: list[Asked] = []
+        self.running = 0
+        self.calls: list[tuple[str, str]] = []
+        self.held: set[str] = set()
+        self.failing: set[str] = set()
+        self.starts = 0
+        self.fails_to_start = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.dead = asyncio.Event()
+        self.loading = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def ready(self) -> bool:
+        return not self.dead.is_set()
+
+    def on_loss(self, tell: Callable[[str], object]) -> None:
+        self.lose = tell
+
+    async def start(self) -> None:
+        self.starts += 1
+        self.loop = asyncio.get_running_loop()
+        if self.fails_to_start:
+            raise EngineUnavailable("does not start")
+        self.dead.clear()
+        self.held.clear()
+
+    async def died(self) -> None:
+        await self.dead.wait()
+
+    async def stop(self) -> None:
+        self.held.clear()
+
+    async def load(self, digest: str, path: Path) -> None:
+        assert path.is_dir()
+        self.loading += 1
+        assert self.loading == 1, "the engine stands still while it loads: one at a time"
+        try:
+            await self.gate.wait()
+        finally:
+            self.loading -= 1
+        self.calls.append(("load", digest))
+        if digest in self.failing:
+            raise AdapterLoadFailed("no")
+        assert digest not in self.held
+        self.held.add(digest)
+        assert len(self.held) <= self.capacity
+
+    async def unload(self, digest: str) -> None:
+        self.calls.append(("unload", digest))
+        self.held.discard(digest)
+
+    async def generate(
+        self, prompt: list[int], sampling: Sampling, adapter: str | None, tools: Tools | None = None
+    ) -> AsyncIterator[Delta]:
+        self.asked.append(Asked(prompt, sampling, adapter, tools))
+        if self.refusal is not None:
+            raise self.refusal
+        if len(prompt) + (sampling.max_tokens or 1) > self.context:
+            raise ContextLengthExceeded(f"This model's maximum context length is {self.context} tokens.")
+        assert adapter is None or adapter in self.held, "an adapter that is not loaded"
+        ids: list[int] = self.tokenizer(self.answer).input_ids
+        length = min(sampling.max_tokens or len(ids), self.context - len(prompt))
+        texts = [self.tokenizer.decode([ids[number % len(ids)]]) for number in range(length)]
+        self.running += 1
+        try:
+            for number, text in enumerate(texts):
+                await asyncio.sleep(self.pause_seconds)
+                await self.flowing.wait()
+                if not self.ready:
+                    raise EngineUnavailable("the engine stopped while it answered; try again shortly")
+                last = number == len(texts) - 1
+                reason = None if not last else "length" if sampling.max_tokens == length else "stop"
+                delta = Delta(0, text, 1, finish_reason=reason)
+                for index in range(sampling.n):
+                    yield replace(delta, index=index)
+        finally:
+            self.running -= 1

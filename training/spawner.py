@@ -1,0 +1,102 @@
+"""`python -m training --wait`: a process with the imports done, which forks a trainer for each job it is told of.
+
+Imports cost a trainer 10 to 25 s; forked from here it has them, whichever job came before. Nothing here computes, so a
+child inherits no thread that a library waits for (GNU's OpenMP hangs in a child of a process that computed).
+
+On standard input a line a trainer: {"id": n, "job": path of its description, "environment": {...}}. On standard output
+{"started": id, "pid": n} once the trainer holds the job's lock, and {"ended": id, "status": n} when it is gone. It
+ends with its input; trainers that run then go on.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from training.directory import JobDirectory
+
+PRELOADED = (
+    "training.methods.supervised",
+    "training.methods.preference",
+    "training.methods.reinforcement",
+    "training.proof.evaluate",
+    "training.proof.report",
+    "training.render",
+)
+
+Work = Callable[[JobDirectory, Callable[[], None]], int]
+
+
+def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
+    """Fork a trainer for each line, until there are no more.
+
+    Args:
+        work: runs a job and returns the exit status; calls its second argument once it holds the job's lock.
+        must_start_afresh: whether what is imported by now is not what the job needs.
+    """
+    for module in PRELOADED:
+        importlib.import_module(module)
+    children: dict[int, int] = {}
+
+    def reap(_signal: int = 0, _frame: FrameType | None = None) -> None:
+        for pid in list(children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                _say({"ended": children.pop(pid), "status": os.waitstatus_to_exitcode(status)})
+
+    signal.signal(signal.SIGCHLD, reap)
+    for line in iter(sys.stdin.readline, ""):
+        order = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # a child may end before it is noted
+        pid = os.fork()
+        if pid == 0:
+            _become_trainer(order, work, must_start_afresh)
+        children[pid] = order["id"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    return 0
+
+
+def _become_trainer(order: dict[str, Any], work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> None:
+    """All is as if the job had been named at the start of a process: its session, its log, its folder."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        os.setsid()
+        answers = os.dup(1)
+        os.environ.update(order["environment"])
+        directory = JobDirectory(Path(order["job"]).parent)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(directory.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        for file, stream in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(file, stream)
+        os.chdir(directory.path)
+
+        def started() -> None:
+            _say({"started": order["id"], "pid": os.getpid()}, answers)
+            os.close(answers)
+
+        if must_start_afresh(directory):
+            started()
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "training", order["job"]])  # noqa: S606
+        status = work(directory, started)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 (the process border)
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _say(answer: dict[str, Any], stream: int = 1) -> None:
+    """One line by one write: the processes share the pipe."""
+    try:
+        os.write(stream, json.dumps(answer).encode() + b"\n")
+    except BrokenPipeError:
+        return  # the server is gone; the trainer goes on, and the next server finds it by its lock
