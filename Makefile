@@ -5,15 +5,20 @@ UV := $(shell command -v uv || echo .tools/uv/bin/uv)
 export UV_SYSTEM_CERTS ?= 1
 RUN := $(UV) run --no-sync
 MODEL := var/models/SmolLM2-135M-Instruct
+TEST_SECONDS ?= 1800
+PROVE_SECONDS ?= 21600
 
-.PHONY: demo test serve bench lint setup clean
+.PHONY: demo test prove serve bench lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## JSONL -> LoRA -> ft: model -> Python and Java, before your eyes
 	@$(RUN) python -m demo
 
-test: setup  ## unit and end-to-end tests on the real engine, and the Java tests
-	@$(RUN) pytest
+test: setup  ## unit and end-to-end tests on the real engine, and the Java tests: a quarter of an hour
+	@$(RUN) python tests/bounded.py $(TEST_SECONDS) pytest
+
+prove: setup $(MODEL)  ## the long proofs: hours; writes bench/results/proofs.json and docs/proofs.md
+	@$(RUN) python tests/bounded.py $(PROVE_SECONDS) pytest tests/proofs
 
 serve: setup $(MODEL)  ## the demo's base and adapters on http://127.0.0.1:8000/v1, without a key
 	@$(RUN) tuneport serve --model $(MODEL) --data-dir var/demo --no-auth

@@ -40,8 +40,9 @@ def run(seconds: float, command: Sequence[str]) -> int:
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
+            where = running.read_text() or "its start"
             print(
-                f"\nSTOPPED: {' '.join(command)} still ran after {seconds:.0f} s, at {running.read_text() or 'its start'}",
+                f"\nSTOPPED: {' '.join(command)} still ran after {seconds:.0f} s, at {where}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,6 +1,7 @@
 """What all tests share: SmolLM2 prepared once a machine, a tiny random Llama made once a run, and adapters of noise."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,9 +9,27 @@ from typing import Any, Protocol
 import pytest
 
 from adapters.base import BaseModel
+from tests.bounded import RUNNING_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 MakeAdapter = Callable[..., Path]
+FIXTURE_SECONDS = {"job": 300, "mistreated": 180, "running": 180, "stock": 180}  # those that train, or start vLLM
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with slow fixtures their time, and put those that end a server behind all others."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None and isinstance(item, pytest.Function):
+            slow = [seconds for name, seconds in FIXTURE_SECONDS.items() if name in item.fixturenames]
+            if slow:
+                item.add_marker(pytest.mark.timeout(max(slow)))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Say which test runs, for the one who ends a run that takes too long (tests/bounded.py)."""
+    if path := os.environ.get(RUNNING_VARIABLE):
+        Path(path).write_text(nodeid)
 
 
 class Folders(Protocol):

@@ -32,7 +32,7 @@ def listen(app: FastAPI, settings: Settings) -> None:
         if not server.started:
             raise SystemExit(STARTUP_FAILED)
     else:
-        asyncio.run(_encrypted(app, settings))
+        asyncio.run(_until_told(app, settings))
 
 
 def plain(app: FastAPI, settings: Settings) -> "uvicorn.Server":
@@ -56,7 +56,15 @@ def plain(app: FastAPI, settings: Settings) -> "uvicorn.Server":
     return uvicorn.Server(config)
 
 
-async def _encrypted(app: FastAPI, settings: Settings) -> None:
+async def _until_told(app: FastAPI, settings: Settings) -> None:
+    stopping = asyncio.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, stopping.set)
+    await encrypted(app, settings, stopping)
+
+
+async def encrypted(app: FastAPI, settings: Settings, stopping: asyncio.Event) -> None:
+    """Serve https, HTTP/2 for clients that offer it, until `stopping` is set."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -71,9 +79,6 @@ async def _encrypted(app: FastAPI, settings: Settings) -> None:
     config.graceful_timeout = settings.shutdown_seconds
     config.startup_timeout = config.shutdown_timeout = settings.shutdown_seconds
     config.include_server_header = False
-    stopping = asyncio.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stopping.set)
 
     async def stopped() -> None:
         await stopping.wait()

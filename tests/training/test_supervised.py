@@ -1,11 +1,11 @@
-"""The whole trainer on a tiny random Llama, as its own process, from one job file."""
+"""The whole trainer on a tiny random Llama, in a process forked for it, from one job file."""
 
 import json
 import os
 import random
+import resource
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,10 +16,19 @@ import pytest
 from adapters.base import BaseModel
 from adapters.errors import InvalidAdapter
 from adapters.files.validate import Limits, check
+from tests import processes
+from tests.training.spawned import Spawner
 from training.directory import JobDirectory, read_lines
 from training.job import Failure, Result, Supervised, SupervisedHyperparameters, TrainingJob, WandbIntegration
 
-TRAINER = (sys.executable, "-P", "-m", "training")
+IMPORTS_NO_TORCH = """
+import sys
+from pathlib import Path
+from training.__main__ import work
+from training.directory import JobDirectory
+work(JobDirectory(Path(sys.argv[1])))
+assert "torch" not in sys.modules
+"""
 
 
 def description(tmp_path: Path, base: Path, **hyperparameters: Any) -> TrainingJob:
@@ -40,18 +49,12 @@ def description(tmp_path: Path, base: Path, **hyperparameters: Any) -> TrainingJ
     )
 
 
-def train(directory: JobDirectory) -> Result | Failure | None:
-    with directory.log_file.open("ab") as log:
-        subprocess.run([*TRAINER, str(directory.description)], stdout=log, stderr=log, check=False)
-    return directory.outcome()
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> JobDirectory:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Path, spawner: Spawner) -> JobDirectory:
     """An uninterrupted run with replay."""
     folder = tmp_path_factory.mktemp("trained")
     directory = JobDirectory.create(folder / "job", description(folder, tiny, replay_share=0.1))
-    outcome = train(directory)
+    outcome = spawner.train(directory)
     assert isinstance(outcome, Result), directory.log_file.read_text()
     return directory
 
@@ -79,16 +82,16 @@ def test_result_and_checkpoints_are_servable_adapters(trained: JobDirectory, tin
 
 
 def test_qlora_trains_on_four_bits_and_is_judged_on_the_base_that_serves_it(
-    tmp_path: Path, tiny: Path, tiny_base: BaseModel
+    tmp_path: Path, tiny: Path, tiny_base: BaseModel, spawner: Spawner
 ) -> None:
     directory = JobDirectory.create(tmp_path / "job", description(tmp_path, tiny, weights="qlora"))
-    result = train(directory)
+    result = spawner.train(directory)
     assert isinstance(result, Result), directory.log_file.read_text()
     losses = [line["train_loss"] for line in read_lines(directory.metrics_file) if "train_loss" in line]
     assert losses[-1] < losses[0] - 1
     assert check(directory.adapter, tiny_base, Limits(max_rank=16)).rank == 16
     plain = JobDirectory.create(tmp_path / "plain", description(tmp_path, tiny))
-    train(plain)
+    spawner.train(plain)
     first, without = (read_lines(one.metrics_file)[0]["train_loss"] for one in (directory, plain))
     assert first != without, "the base was held in four bits"
     assert first == pytest.approx(without, rel=0.1)
@@ -96,9 +99,9 @@ def test_qlora_trains_on_four_bits_and_is_judged_on_the_base_that_serves_it(
     assert [side["base"] for side in sides[0]] == [side["base"] for side in sides[1]], "judged on the served base"
 
 
-def test_full_weights_are_kept_whole(tmp_path: Path, tiny: Path, tiny_base: BaseModel) -> None:
+def test_full_weights_are_kept_whole(tmp_path: Path, tiny: Path, tiny_base: BaseModel, spawner: Spawner) -> None:
     directory = JobDirectory.create(tmp_path / "job", description(tmp_path, tiny, weights="full", keep="model"))
-    result = train(directory)
+    result = spawner.train(directory)
     assert isinstance(result, Result), directory.log_file.read_text()
     for folder in (directory.adapter, *(directory.path / one.directory for one in result.checkpoints)):
         assert check(folder, tiny_base, Limits(max_rank=16, full_models=True)).rank == 0
@@ -108,49 +111,48 @@ def test_full_weights_are_kept_whole(tmp_path: Path, tiny: Path, tiny_base: Base
     assert evaluation["forgetting"]["kl"] > 0.01, "base and tuned were told apart"
 
 
-def test_a_full_disk_fails_the_job_and_says_so(tmp_path: Path, tiny: Path) -> None:
+def test_a_full_disk_fails_the_job_and_says_so(tmp_path: Path, tiny: Path, spawner: Spawner) -> None:
     """The kernel's limit on a file's size stands for the disk: an adapter's checkpoint is larger."""
     directory = JobDirectory.create(tmp_path / "job", description(tmp_path, tiny))
-    limit = ["/usr/bin/env", "bash", "-c", f'ulimit -f 100; exec "$@" > {directory.log_file} 2>&1', "bash"]
-    subprocess.run([*limit, *TRAINER, str(directory.description)], check=False)
+    number, pid = spawner.start(directory)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (100 * 1024, 100 * 1024))
+    spawner.ended(number)
     failure = directory.outcome()
     assert isinstance(failure, Failure), directory.log_file.read_text()
     assert failure.code == "disk_full"
     assert "free some room" in failure.message
 
 
-def test_wandb_gets_the_metrics(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+def test_wandb_gets_the_metrics(tmp_path: Path, tiny: Path, spawner: Spawner) -> None:
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
     job = description(tmp_path, tiny, n_epochs=1)
     job = job.model_copy(update={"wandb": WandbIntegration(project="cities", name="first", tags=["a"])})
     directory = JobDirectory.create(tmp_path / "job", job)
-    assert isinstance(train(directory), Result), directory.log_file.read_text()
+    assert isinstance(spawner.train(directory, environment), Result), directory.log_file.read_text()
     (run,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"train/loss" in run.read_bytes()
 
 
-def test_a_second_run_finds_the_job_done(trained: JobDirectory) -> None:
+def test_a_second_run_finds_the_job_done(trained: JobDirectory, spawner: Spawner) -> None:
     before = trained.events()
-    assert train(trained) == trained.outcome()
+    assert spawner.train(trained) == trained.outcome()
     assert trained.events() == before
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, tiny: Path) -> None:
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, tiny: Path, spawner: Spawner) -> None:
     uninterrupted = JobDirectory.create(tmp_path / "a", description(tmp_path, tiny))
     killed = JobDirectory.create(tmp_path / "b", description(tmp_path, tiny))
-    train(uninterrupted)
-    with killed.log_file.open("ab") as log:
-        process = subprocess.Popen([*TRAINER, str(killed.description)], stdout=log, stderr=log)
+    spawner.train(uninterrupted)
+    number, pid = spawner.start(killed)
     deadline = time.monotonic() + 120
     while not any("Checkpoint saved" in event["message"] for event in killed.events()):
         assert time.monotonic() < deadline, killed.log_file.read_text()
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(pid, signal.SIGKILL)
+    assert spawner.ended(number) == -signal.SIGKILL
     assert killed.outcome() is None
 
-    assert isinstance(train(killed), Result), killed.log_file.read_text()
+    assert isinstance(spawner.train(killed), Result), killed.log_file.read_text()
 
     assert any("resumed after step" in event["message"] for event in killed.events())
     last = [[line for line in read_lines(d.metrics_file) if "train_loss" in line][-1] for d in (uninterrupted, killed)]
@@ -158,7 +160,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path, tiny: Path) ->
     assert last[0]["train_loss"] == pytest.approx(last[1]["train_loss"], rel=0.02)
 
 
-def test_overfitting_stops_early_and_the_best_checkpoint_wins(tmp_path: Path, tiny: Path) -> None:
+def test_overfitting_stops_early_and_the_best_checkpoint_wins(tmp_path: Path, tiny: Path, spawner: Spawner) -> None:
     """Answers that nothing predicts: the more is trained, the worse it does on rows held out."""
     job = description(tmp_path, tiny, n_epochs=20, learning_rate_multiplier=10)
     dice = random.Random(0)
@@ -169,7 +171,7 @@ def test_overfitting_stops_early_and_the_best_checkpoint_wins(tmp_path: Path, ti
     job.training_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     directory = JobDirectory.create(tmp_path / "job", job)
 
-    result = train(directory)
+    result = spawner.train(directory)
 
     assert isinstance(result, Result), directory.log_file.read_text()
     assert any("Stopped early" in event["message"] for event in directory.events())
@@ -186,9 +188,10 @@ def test_a_bad_file_fails_before_torch_is_imported(tmp_path: Path, tiny: Path) -
     job = description(tmp_path, tiny)
     job.training_file.write_text('{"messages": []}\n' * 12)
     directory = JobDirectory.create(tmp_path / "job", job)
-    started = time.monotonic()
-    outcome = train(directory)
+    command = [sys.executable, "-c", IMPORTS_NO_TORCH, str(directory.path)]
+    ran = processes.run(command, limit_seconds=60)
+    assert ran.returncode == 0, ran.stderr
+    outcome = directory.outcome()
     assert isinstance(outcome, Failure)
     assert outcome.code == "invalid_training_file"
     assert outcome.message.startswith("line 1: ")
-    assert time.monotonic() - started < 8

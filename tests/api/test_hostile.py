@@ -17,7 +17,7 @@ import torch
 from adapters.base import BaseModel
 from adapters.files.validate import CONFIG, WEIGHTS
 from tests.conftest import MakeAdapter
-from tests.e2e.conftest import Running
+from tests.inprocess import InProcess
 
 NAME = "ft:SmolLM2-135M-Instruct:test:hostile:1"
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -128,11 +128,8 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-def refused(running: Running, client: openai.OpenAI, folder: Path, named: str) -> None:
-    target = running.adapter_root / folder.name
-    folder.rename(target)
-    with running.http() as http:
-        answer = http.post("/admin/adapters", json={"name": NAME, "path": str(target)})
+def refused(served: InProcess, client: openai.OpenAI, folder: Path, named: str) -> None:
+    answer = served.register(NAME, folder)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["code"] == "invalid_adapter"
@@ -155,23 +152,23 @@ def make(smollm2_base: BaseModel, make_adapter: MakeAdapter) -> Callable[..., Pa
 
 
 @pytest.mark.parametrize("what", TENSORS)
-def test_tensors(what: str, running: Running, client: openai.OpenAI, make: Callable[..., Path]) -> None:
+def test_tensors(what: str, served: InProcess, client: openai.OpenAI, make: Callable[..., Path]) -> None:
     edit, named = TENSORS[what]
-    refused(running, client, make(edit=edit), named)
+    refused(served, client, make(edit=edit), named)
 
 
 @pytest.mark.parametrize("what", CONFIGS)
-def test_config(what: str, running: Running, client: openai.OpenAI, make: Callable[..., Path]) -> None:
+def test_config(what: str, served: InProcess, client: openai.OpenAI, make: Callable[..., Path]) -> None:
     config, named = CONFIGS[what]
-    refused(running, client, make(config=config), named)
+    refused(served, client, make(config=config), named)
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_files(what: str, running: Running, client: openai.OpenAI, make: Callable[..., Path]) -> None:
+def test_files(what: str, served: InProcess, client: openai.OpenAI, make: Callable[..., Path]) -> None:
     edit, named = FILES[what]
     folder = make()
     edit(folder)
-    refused(running, client, folder, named)
+    refused(served, client, folder, named)
 
 
 def _bomb() -> bytes:
@@ -194,18 +191,18 @@ def _bomb() -> bytes:
         ("", lambda: b"{}"),
     ],
 )
-def test_uploads(name: str, content: Callable[[], bytes], running: Running, client: openai.OpenAI) -> None:
+def test_uploads(name: str, content: Callable[[], bytes], served: InProcess, client: openai.OpenAI) -> None:
     """No archive is ever unpacked, and a file's name is only compared, never used."""
-    with running.http() as http:
+    with served.http() as http:
         answer = http.post("/admin/adapters", data={"name": NAME}, files=[("file", (name, content()))])
     assert answer.status_code == 400, answer.text
     still_answers(client)
 
 
-def test_a_name_taken_by_other_weights(running: Running, client: openai.OpenAI, make: Callable[..., Path]) -> None:
-    running.register(NAME, make(seed=1))
-    other = make(seed=2).rename(running.adapter_root / "other")
-    with running.http() as http:
+def test_a_name_taken_by_other_weights(served: InProcess, client: openai.OpenAI, make: Callable[..., Path]) -> None:
+    served.register(NAME, make(seed=1)).raise_for_status()
+    other = make(seed=2).rename(served.adapter_root / "other")
+    with served.http() as http:
         answer = http.post("/admin/adapters", json={"name": NAME, "path": str(other)})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "name_taken")
         assert http.delete(f"/admin/adapters/{NAME}").status_code == 200

@@ -3,27 +3,27 @@
 import openai
 import pytest
 
-from tests.e2e.conftest import Running
+from tests.inprocess import InProcess
 
 
-def test_without_or_with_a_wrong_key(running: Running) -> None:
+def test_without_or_with_a_wrong_key(served: InProcess) -> None:
     for key in ("", "sk-wrong"):
-        wrong = openai.OpenAI(base_url=running.server.base_url, api_key=key or "x", max_retries=0)
+        wrong = openai.OpenAI(base_url=served.base_url, api_key=key or "x", max_retries=0)
         with pytest.raises(openai.AuthenticationError) as raised:
             wrong.models.list()
         assert raised.value.code == "invalid_api_key"
-    with running.http() as http:
+    with served.http() as http:
         bare = http.get("/v1/models", headers={"Authorization": ""})
     assert bare.status_code == 401
     assert "Authorization: Bearer" in bare.json()["error"]["message"]
 
 
-def test_a_user_key_calls_models_but_does_not_administrate(running: Running) -> None:
-    with running.http() as http:
+def test_a_user_key_calls_models_but_does_not_administrate(served: InProcess) -> None:
+    with served.http() as http:
         made = http.post("/admin/keys", json={"name": "ann"}).json()
         assert made["secret"].startswith("sk-tuneport-")
         assert made["secret"] not in http.get("/admin/keys").text
-        with running.http(made["secret"]) as user:
+        with served.http(made["secret"]) as user:
             assert user.get("/v1/models").status_code == 200
             refused = user.get("/admin/adapters")
             assert refused.status_code == 403
@@ -32,8 +32,8 @@ def test_a_user_key_calls_models_but_does_not_administrate(running: Running) -> 
             assert user.get("/v1/models").status_code == 401
 
 
-def test_every_answer_has_openais_headers(running: Running) -> None:
-    with running.http() as http:
+def test_every_answer_has_openais_headers(served: InProcess) -> None:
+    with served.http() as http:
         for path in ("/v1/models", "/v1/nothing", "/health", "/ready", "/metrics"):
             answer = http.get(path)
             assert answer.headers["x-request-id"].startswith("req_")

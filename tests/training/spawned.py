@@ -1,0 +1,75 @@
+"""Trainers as a server starts them: forked by the spawner, so that all tests pay for its imports once."""
+
+import json
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from tests import processes
+from training.directory import JobDirectory
+from training.job import Failure, Result
+
+LIMIT_SECONDS = 110.0
+
+
+class Spawner:
+    """`python -m training --wait`, and what it says of each trainer."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "training", "--wait"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._said: dict[tuple[str, int], dict[str, int]] = {}
+        self._changed = threading.Condition()
+        self._orders = 0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def start(self, directory: JobDirectory, environment: dict[str, str] | None = None) -> tuple[int, int]:
+        """Have a trainer begin; its number, and its process id once it holds the job's lock."""
+        assert self._process.stdin is not None
+        self._orders += 1
+        order = {"id": self._orders, "job": str(directory.description), "environment": environment or {}}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._orders, self._heard("started", self._orders)["pid"]
+
+    def ended(self, number: int) -> int:
+        """Exit status of a trainer, once it has ended; minus the signal that killed it."""
+        return self._heard("ended", number)["status"]
+
+    def train(self, directory: JobDirectory, environment: dict[str, str] | None = None) -> Result | Failure | None:
+        """A trainer from its start to its end."""
+        number, pid = self.start(directory, environment)
+        try:
+            self.ended(number)
+        except BaseException:  # the test's own timeout too: no trainer outlives its test
+            processes.kill(pid)
+            raise
+        return directory.outcome()
+
+    def close(self) -> None:
+        """End the spawner."""
+        processes.kill(self._process.pid)
+        self._process.wait()
+
+    def _heard(self, what: str, number: int) -> dict[str, Any]:
+        with self._changed:
+            heard = self._changed.wait_for(lambda: (what, number) in self._said, LIMIT_SECONDS)
+            assert heard, f"trainer {number} has not {what} after {LIMIT_SECONDS:.0f} s"
+            return self._said[what, number]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            with self._changed:
+                for what in ("started", "ended"):
+                    if what in answer:
+                        self._said[what, answer[what]] = answer
+                self._changed.notify_all()
