@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 
 START_TIMEOUT_SECONDS = 300
+STOP_TIMEOUT_SECONDS = 45  # the server itself gives running requests 30
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator
             stdout=stream,
             stderr=stream,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
     try:
         server = Server(
@@ -81,9 +84,18 @@ def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator
         server.wait("/health")
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop the server as its operator would; one that does not end is killed with all it started: RuntimeError."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise RuntimeError(
+            f"the server did not end within {STOP_TIMEOUT_SECONDS} s of SIGTERM and was killed"
+        ) from None

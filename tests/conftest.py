@@ -74,7 +74,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,  # vLLM's fp32 attention on CPUs takes heads of 32 and more
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=4096,
         eos_token_id=2,
         tie_word_embeddings=True,
         initializer_range=0.3,  # so that tied embeddings of width 64 can say something

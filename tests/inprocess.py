@@ -3,16 +3,19 @@
 Starts in a tenth of a second. What only vLLM can show is tested on vLLM (tests/e2e).
 """
 
+import asyncio
 import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+from fastapi import FastAPI
 
 from adapters.base import BaseModel
 from server.app import create_app
@@ -64,26 +67,49 @@ def in_process(base: BaseModel, engine: ScriptedEngine, data: Path, **settings: 
     """A server for the time of the block, ended as SIGTERM would end it.
 
     Args:
-        settings: those of `Settings`, beside the test's own.
+        settings: those of `Settings`, beside the test's own; with `tls_certificate` and `tls_key` it speaks https.
     """
     allowed = data / "allowed"
     allowed.mkdir(parents=True, exist_ok=True)
     wanted = {"adapter_root": [allowed], "data_dir": data / "state", "warm_trainer": False, **settings}
-    given = Settings(model=str(base.path), **wanted)
-    app = create_app(given, base, engine)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = listen.plain(app, given)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="in-process server")
+        port = listening.getsockname()[1]
+        given = Settings(model=str(base.path), port=port, **wanted)
+        app = create_app(given, base, engine)
+        if given.tls_certificate is None:
+            server = listen.plain(app, given)
+            run, stop = partial(server.run, [listening]), partial(setattr, server, "should_exit", True)
+        else:
+            listening.close()
+            run, stop = _encrypted(app, given)
+        thread = threading.Thread(target=run, daemon=True, name="in-process server")
         thread.start()
-        while not server.started:
-            thread.join(0.01)
-            assert thread.is_alive(), "the server did not start"
-        services: Services = app.state.services
+        scheme = "https" if given.tls_certificate else "http"
+        services = _started(app, port, thread)
         services.keys.ensure_admin(KEY)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         try:
-            yield InProcess(url, given.data_dir, allowed, engine, services)
+            yield InProcess(f"{scheme}://127.0.0.1:{port}/v1", given.data_dir, allowed, engine, services)
         finally:
-            server.should_exit = True
+            stop()
             thread.join(END_SECONDS)
             assert not thread.is_alive(), f"the server did not end within {END_SECONDS} s"
+
+
+def _encrypted(app: FastAPI, settings: Settings) -> tuple[Callable[[], None], Callable[[], object]]:
+    """How the server with TLS is run, in a loop of its own, and how it is stopped."""
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+    return (
+        lambda: loop.run_until_complete(listen.encrypted(app, settings, stopping)),
+        lambda: loop.call_soon_threadsafe(stopping.set),
+    )
+
+
+def _started(app: FastAPI, port: int, thread: threading.Thread) -> Services:
+    """The application's parts, once it listens."""
+    while True:
+        thread.join(0.01)
+        assert thread.is_alive(), "the server did not start"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            if services := getattr(app.state, "services", None):
+                return services

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from adapters.base import BaseModel
-from demo import base, conformance, finetune
+from demo import base, finetune
 from demo.recipes import RECIPES, Line
 from demo.server import Server, serve
 from tests.conftest import MakeAdapter
@@ -55,12 +55,21 @@ class Running:
 @pytest.fixture(scope="session")
 def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("allowed")
-    os.environ["TUNEPORT_MAX_CPU_LORAS"] = str(MAX_CPU_LORAS)
-    os.environ["VLLM_PLUGINS"] = ""  # as somebody might have it; ours must be loaded all the same
-    os.environ["TUNEPORT_MAX_ADAPTER_BYTES"] = str(64 * 1024**2)
-    with serve(smollm2, tmp_path_factory.mktemp("data"), "--adapter-root", str(root), "--max-loras", "4") as server:
+    settings = {"max_cpu_loras": str(MAX_CPU_LORAS), "max_adapter_bytes": str(64 * 1024**2), "max_loras": "4"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_PLUGINS", "")  # as somebody might have it; ours must be loaded all the same
+        with serve(smollm2, tmp_path_factory.mktemp("data"), "--adapter-root", str(root), **settings) as server:
+            server.wait("/ready")
+            yield Running(server, root)
+
+
+@pytest.fixture(scope="session")
+def mistreated(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A second server, on the tiny model in fp32: many short jobs, kills, damage, a full disk."""
+    settings = {"dtype": "float32", "max_loras": "2", "max_full_models": "1", "kv_cache_bytes": str(1024**3)}
+    with serve(tiny, tmp_path_factory.mktemp("mistreated"), **settings) as server:
         server.wait("/ready")
-        yield Running(server, root)
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -74,18 +83,11 @@ def job(client: openai.OpenAI) -> FineTuningJob:
     return run_recipe(client, "structured-extraction", "Tickets v1")
 
 
-@pytest.fixture(scope="session")
-def voice(client: openai.OpenAI, job: FineTuningJob) -> FineTuningJob:
-    """A brand's voice with retrieved facts; after the other, for one job runs at a time."""
-    return run_recipe(client, "brand-voice", "voice")
-
-
-@pytest.fixture(scope="session")
-def caller(client: openai.OpenAI, voice: FineTuningJob) -> FineTuningJob:
-    """An adapter that calls tools, for the tests that LangChain4j publishes."""
-    hyperparameters = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
-    method = {"type": "supervised", "hyperparameters": hyperparameters}
-    return run_job(client, conformance.rows(), method, "caller")
+def engines(server: Server) -> list[psutil.Process]:
+    """vLLM's processes, oldest first."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    found = [child for child in children if "EngineCore" in "".join(child.cmdline())]
+    return sorted(found, key=psutil.Process.create_time)
 
 
 def run_recipe(client: openai.OpenAI, name: str, suffix: str) -> FineTuningJob:

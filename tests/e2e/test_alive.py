@@ -1,10 +1,9 @@
-"""A server of its own to mistreat: its engine killed, its files damaged, its disk full, stopped while it streams."""
+"""A server to mistreat: its engine killed, its files damaged, its disk full, stopped while it streams."""
 
 import asyncio
 import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,20 @@ import pytest
 
 from adapters.base import BaseModel
 from adapters.files.validate import WEIGHTS
-from demo.server import Server, serve
+from demo.server import Server
 from tests.conftest import MakeAdapter
+from tests.e2e.conftest import engines
 
-NAMES = [f"ft:SmolLM2-135M-Instruct:test:alive:{number}" for number in range(2)]
+NAMES = [f"ft:tiny:test:alive:{number}" for number in range(2)]
 ENDLESS: dict[str, Any] = {"messages": [{"role": "user", "content": "Tell a story."}], "logit_bias": {"2": -100}}
 RESTART_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
-def server(
-    smollm2: Path, smollm2_base: BaseModel, tmp_path_factory: pytest.TempPathFactory, make_lasting_adapter: MakeAdapter
-) -> Iterator[Server]:
-    with serve(smollm2, tmp_path_factory.mktemp("alive"), "--max-loras", "2") as server:
-        for seed, name in enumerate(NAMES):
-            upload(server, name, make_lasting_adapter(smollm2_base, seed=seed, rank=2)).raise_for_status()
-        server.wait("/ready")
-        yield server
+def server(mistreated: Server, tiny_base: BaseModel, make_lasting_adapter: MakeAdapter) -> Server:
+    for seed, name in enumerate(NAMES):
+        upload(mistreated, name, make_lasting_adapter(tiny_base, seed=seed, rank=2)).raise_for_status()
+    return mistreated
 
 
 @pytest.fixture
@@ -55,20 +51,15 @@ def ask(client: openai.OpenAI, model: str) -> str | None:
     return answer.choices[0].message.content
 
 
-def engine_core(server: Server) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return max(children, key=lambda child: child.memory_info().rss)
-
-
 def adapter(server: Server, name: str) -> dict[str, Any]:
     return server.get(f"/admin/adapters/{name}").json()
 
 
 def test_files_of_a_loaded_adapter_vanish(
-    server: Server, client: openai.OpenAI, smollm2_base: BaseModel, make_adapter: MakeAdapter
+    server: Server, client: openai.OpenAI, tiny_base: BaseModel, make_adapter: MakeAdapter
 ) -> None:
-    name = "ft:SmolLM2-135M-Instruct:test:alive:vanishing"
-    source = make_adapter(smollm2_base, seed=7, rank=2)
+    name = "ft:tiny:test:alive:vanishing"
+    source = make_adapter(tiny_base, seed=7, rank=2)
     upload(server, name, source).raise_for_status()
     before = ask(client, name)
     stored = server.log.parent / "adapters" / adapter(server, name)["digest"] / WEIGHTS
@@ -87,10 +78,10 @@ def test_files_of_a_loaded_adapter_vanish(
         assert ask(client, name) == before
 
 
-def test_a_full_disk(server: Server, client: openai.OpenAI, smollm2_base: BaseModel, make_adapter: MakeAdapter) -> None:
+def test_a_full_disk(server: Server, client: openai.OpenAI, tiny_base: BaseModel, make_adapter: MakeAdapter) -> None:
     """The kernel lets the server write no file beyond 64 KB, as if the disk were full."""
-    name = "ft:SmolLM2-135M-Instruct:test:alive:big"
-    source = make_adapter(smollm2_base, seed=8, rank=4)
+    name = "ft:tiny:test:alive:big"
+    source = make_adapter(tiny_base, seed=8, rank=16, modules=("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
     before = {path for path in (server.log.parent / "adapters").rglob("*") if path.is_file()}
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
     try:
@@ -107,7 +98,7 @@ def test_a_full_disk(server: Server, client: openai.OpenAI, smollm2_base: BaseMo
 
 
 def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
-    victim = engine_core(server)
+    (victim,) = engines(server)
 
     async def check() -> None:
         client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120)
@@ -154,8 +145,9 @@ def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
     assert "tuneport_engine_deaths_total 1.0" in server.get("/metrics").text
 
 
+@pytest.mark.last
 def test_sigterm_lets_streams_end(server: Server) -> None:
-    """The last test here: the server is gone afterwards."""
+    """The server is gone afterwards."""
 
     async def check() -> None:
         client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)

@@ -1,14 +1,9 @@
 """Aliases, canaries, pins, unloading and deletion on the running engine, alone and all at once."""
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +11,7 @@ import openai
 import pytest
 
 from adapters.base import BaseModel
-from tests.conftest import ROOT, MakeAdapter
+from tests.conftest import MakeAdapter
 from tests.e2e.conftest import MAX_CPU_LORAS, Running
 
 ALIAS = "ft:SmolLM2-135M-Instruct:acme:support"
@@ -165,41 +160,3 @@ def test_everything_at_once(running: Running, http: httpx.Client) -> None:
     assert asyncio.run(check()) <= {200, 400}
     for name in (V1, V2, V3):
         assert http.get(f"/admin/adapters/{name}").json()["pinned"] is False
-
-
-def test_the_command_line(running: Running, smollm2_base: BaseModel, make_adapter: MakeAdapter) -> None:
-    folder = make_adapter(smollm2_base, seed=300, rank=2)
-    environment = {
-        **os.environ,
-        "TUNEPORT_URL": running.server.base_url.removesuffix("/v1"),
-        "TUNEPORT_ADMIN_KEY": running.server.api_key,
-    }
-
-    def tuneport(*arguments: str, status: int = 0) -> str:
-        run = subprocess.run(
-            [sys.executable, "-m", "server.cli", "adapters", *arguments],
-            cwd=Path(ROOT),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == status, run.stderr
-        return run.stdout + run.stderr
-
-    assert "registered" in tuneport("add", V1, str(folder))
-    assert "ready" in tuneport("load", V1)
-    assert tuneport("alias", ALIAS, "v1=90") == f"{ALIAS} -> {V1}=90\n"
-    assert f"<- {ALIAS}" in tuneport("list")
-    assert ALIAS in tuneport("aliases")
-    assert "pointed nowhere else" in tuneport("rollback", ALIAS, status=1)
-    assert "pinned" in tuneport("pin", V1)
-    assert "pinned" not in tuneport("unpin", V1)
-    assert "registered" in tuneport("unload", V1)
-    assert json.loads(tuneport("show", V1))["rank"] == 2
-    assert "points at" in tuneport("remove", V1, status=1)
-    tuneport("unalias", ALIAS)
-    tuneport("remove", V1)
-    assert "does not exist" in tuneport("show", V1, status=1)
-    environment["TUNEPORT_URL"] = "http://127.0.0.1:9"
-    assert "no answer" in tuneport("list", status=1)

@@ -3,17 +3,17 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import openai
-import psutil
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from demo import finetune
-from demo.server import Server, serve
+from demo.server import Server
+from tests.e2e.conftest import engines
 
 BASE = "tiny"
 CITIES = [f"{a}{b}" for a in ("Bon", "Ly", "Gra", "Tu", "Por", "Ghe") for b in ("na", "on", "to", "za", "lin")]
@@ -44,16 +44,13 @@ QUICK = {"n_epochs": 1, "batch_size": 10}
 
 
 @pytest.fixture(scope="module")
-def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"dtype": "float32", "max_full_models": "1"}
-    with serve(tiny, tmp_path_factory.mktemp("platform"), "--max-loras", "1", **settings) as server:
-        server.wait("/ready")
-        yield server
+def server(mistreated: Server) -> Server:
+    return mistreated
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120)
+def client(mistreated: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=mistreated.base_url, api_key=mistreated.api_key, max_retries=0, timeout=120)
 
 
 def jsonl(rows: list[Any]) -> io.BytesIO:
@@ -260,13 +257,6 @@ def test_going_on_from_a_fine_tuned_model(client: openai.OpenAI, supervised: Fin
     assert first is not None
     assert then is not None
     assert then < first
-
-
-def engines(server: Server) -> list[psutil.Process]:
-    """vLLM's processes, oldest first."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    found = [child for child in children if "EngineCore" in "".join(child.cmdline())]
-    return sorted(found, key=psutil.Process.create_time)
 
 
 def slow(client: openai.OpenAI) -> FineTuningJob:

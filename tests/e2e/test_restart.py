@@ -1,47 +1,48 @@
 """A server killed without a word: everything answered as stored is there again, and the folder has one owner."""
 
 import io
-import subprocess
 import sys
 from pathlib import Path
 
 import openai
 import psutil
+import pytest
 
 from adapters.base import BaseModel
-from demo.server import serve
+from tests import processes
 from tests.conftest import MakeAdapter
+from tests.e2e.conftest import Running, engines
+from tests.inprocess import in_process
+from tests.scripted import ScriptedEngine
 
-NAME = "ft:tiny:acme:support:1"
-ALIAS = "ft:tiny:acme:support"
+NAME = "ft:SmolLM2-135M-Instruct:acme:restart:1"
+ALIAS = "ft:SmolLM2-135M-Instruct:acme:restart"
 
 
+@pytest.mark.last
 def test_after_sigkill_everything_is_there(
-    tiny: Path, tiny_base: BaseModel, make_adapter: MakeAdapter, tmp_path: Path
+    running: Running, client: openai.OpenAI, smollm2: Path, smollm2_base: BaseModel, make_adapter: MakeAdapter
 ) -> None:
-    adapter = make_adapter(tiny_base)
-    data = tmp_path / "data"
-    with serve(tiny, data, "--adapter-root", str(adapter.parent)) as server:
-        client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
-        client.post("/../admin/adapters", body={"name": NAME, "path": str(adapter)}, cast_to=object)
-        file = client.files.create(file=("a.jsonl", io.BytesIO(b"{}\n")), purpose="fine-tune")
-        before = client.models.retrieve(NAME)
-        client.put(f"/../admin/adapters/aliases/{ALIAS}", body={"weights": {NAME: 1}}, cast_to=object)
+    server, data = running.server, running.server.log.parent
+    running.register(NAME, make_adapter(smollm2_base, rank=2))
+    file = client.files.create(file=("a.jsonl", io.BytesIO(b"{}\n")), purpose="fine-tune")
+    before = client.models.retrieve(NAME)
+    with running.http() as http:
+        http.put(f"/admin/adapters/aliases/{ALIAS}", json={"weights": {NAME: 1}}).raise_for_status()
 
-        command = [sys.executable, "-m", "server.cli", "serve", "--model", str(tiny), "--data-dir", str(data)]
-        second = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, check=False)
-        assert second.returncode != 0
-        assert "another server works on" in second.stderr
-        server.wait("/ready")
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        assert any("EngineCore" in child.name() for child in children)
-        server.process.kill()
-        server.process.wait()
-        _, alive = psutil.wait_procs(children, timeout=10)
-        assert not [child for child in alive if "EngineCore" in child.name()], "no engine holds memory without a server"
+    command = [sys.executable, "-m", "server.cli", "serve", "--model", str(smollm2), "--data-dir", str(data)]
+    second = processes.run([*command, "--port", "0"], limit_seconds=60)
+    assert second.returncode != 0
+    assert "another server works on" in second.stderr
+    own = engines(server)
+    assert own
+    server.process.kill()
+    server.process.wait()
+    _, alive = psutil.wait_procs(own, timeout=10)
+    assert not alive, "no engine holds memory without a server"
 
-    with serve(tiny, data) as server:
-        client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
+    with in_process(smollm2_base, ScriptedEngine(), data.parent, data_dir=data) as again:
+        client = again.openai(server.api_key)
         assert client.models.retrieve(NAME) == before
-        assert server.get(f"/admin/adapters/aliases/{ALIAS}").json()["weights"] == {NAME: 1}
+        assert again.http(server.api_key).get(f"/admin/adapters/aliases/{ALIAS}").json()["weights"] == {NAME: 1}
         assert client.files.content(file.id).content == b"{}\n"

@@ -10,11 +10,13 @@ import dev.langchain4j.model.openai.OpenAiChatResponseMetadata;
 import dev.langchain4j.model.openai.OpenAiTokenUsage;
 import dev.langchain4j.model.output.TokenUsage;
 import java.util.List;
+import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
 
 /**
  * LangChain4j's own tests of chat models, on an adapter that was fine-tuned to call tools (demo/conformance.py); a
  * comment says why where one is switched off.
  */
+@EnabledIfEnvironmentVariable(named = "TUNEPORT_CONFORMANCE_MODEL", matches = ".+")
 class ChatModelTest extends AbstractChatModelIT {
 
     static final String BASE = System.getenv("TUNEPORT_BASE_MODEL");

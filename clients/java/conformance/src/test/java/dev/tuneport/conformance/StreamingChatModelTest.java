@@ -16,9 +16,11 @@ import dev.langchain4j.model.openai.OpenAiChatResponseMetadata;
 import dev.langchain4j.model.openai.OpenAiTokenUsage;
 import dev.langchain4j.model.output.TokenUsage;
 import java.util.List;
+import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
 import org.mockito.InOrder;
 
 /** LangChain4j's own tests of streaming chat models; see ChatModelTest. */
+@EnabledIfEnvironmentVariable(named = "TUNEPORT_CONFORMANCE_MODEL", matches = ".+")
 class StreamingChatModelTest extends AbstractStreamingChatModelIT {
 
     private static final String BASE = ChatModelTest.BASE;

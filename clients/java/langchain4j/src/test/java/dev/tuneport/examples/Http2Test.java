@@ -45,8 +45,8 @@ class Http2Test {
     void speaksHttp2AndStreams() throws Exception {
         String body = "{\"model\":\"" + System.getenv("TUNEPORT_TLS_MODEL") + "\",\"max_tokens\":20,\"stream\":true,"
                 + "\"messages\":[{\"role\":\"user\",\"content\":\"" + QUESTION + "\"}]}";
-        HttpRequest request = HttpRequest.newBuilder(URI.create(Tuneport.BASE_URL + "/chat/completions"))
-                .header("Authorization", "Bearer " + Tuneport.API_KEY)
+        HttpRequest request = HttpRequest.newBuilder(URI.create(System.getenv("TUNEPORT_TLS_URL") + "/chat/completions"))
+                .header("Authorization", "Bearer " + System.getenv("TUNEPORT_TLS_KEY"))
                 .header("Content-Type", "application/json")
                 .POST(HttpRequest.BodyPublishers.ofString(body))
                 .build();
@@ -65,8 +65,8 @@ class Http2Test {
     @Test
     void answersLangChain4j() throws Exception {
         ChatModel model = OpenAiChatModel.builder()
-                .baseUrl(Tuneport.BASE_URL)
-                .apiKey(Tuneport.API_KEY)
+                .baseUrl(System.getenv("TUNEPORT_TLS_URL"))
+                .apiKey(System.getenv("TUNEPORT_TLS_KEY"))
                 .modelName(System.getenv("TUNEPORT_TLS_MODEL"))
                 .httpClientBuilder(JdkHttpClient.builder().httpClientBuilder(trusting()))
                 .temperature(0.0)

@@ -1,0 +1,44 @@
+"""`tuneport adapters …` against a running server."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from adapters.base import BaseModel
+from server.cli import app
+from tests.conftest import MakeAdapter
+from tests.inprocess import InProcess
+
+ALIAS = "ft:SmolLM2-135M-Instruct:acme:by-hand"
+V1 = f"{ALIAS}:v1"
+
+
+def test_the_command_line(
+    served: InProcess, smollm2_base: BaseModel, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_adapter(smollm2_base, seed=300, rank=2)
+    monkeypatch.setenv("TUNEPORT_URL", served.base_url.removesuffix("/v1"))
+    monkeypatch.setenv("TUNEPORT_ADMIN_KEY", served.api_key)
+
+    def tuneport(*arguments: str, status: int = 0) -> str:
+        run = CliRunner().invoke(app, ["adapters", *arguments])
+        assert run.exit_code == status, run.output
+        return run.output
+
+    assert "registered" in tuneport("add", V1, str(folder))
+    assert "ready" in tuneport("load", V1)
+    assert tuneport("alias", ALIAS, "v1=90") == f"{ALIAS} -> {V1}=90\n"
+    assert f"<- {ALIAS}" in tuneport("list")
+    assert ALIAS in tuneport("aliases")
+    assert "pointed nowhere else" in tuneport("rollback", ALIAS, status=1)
+    assert "pinned" in tuneport("pin", V1)
+    assert "pinned" not in tuneport("unpin", V1)
+    assert "registered" in tuneport("unload", V1)
+    assert json.loads(tuneport("show", V1))["rank"] == 2
+    assert "points at" in tuneport("remove", V1, status=1)
+    tuneport("unalias", ALIAS)
+    tuneport("remove", V1)
+    assert "does not exist" in tuneport("show", V1, status=1)
+    monkeypatch.setenv("TUNEPORT_URL", "http://127.0.0.1:9")
+    assert "no answer" in tuneport("list", status=1)

@@ -1,0 +1,24 @@
+"""clients/java, run by Maven as a user would."""
+
+import re
+from collections.abc import Mapping
+
+from tests import processes
+from tests.conftest import ROOT
+
+LIMIT_SECONDS = 400  # where Maven has fetched nothing yet
+
+
+def maven(environment: Mapping[str, str], *flags: str) -> str:
+    """Run the tests; each must pass, or be skipped for want of its variable. Returns what Maven printed."""
+    command = ["/usr/bin/env", "mvn", "-B", "-ntp", "test", *flags]
+    ran = processes.run(command, cwd=ROOT / "clients" / "java", environment=environment, limit_seconds=LIMIT_SECONDS)
+    assert ran.returncode == 0, ran.stdout[-6000:]
+    return ran.stdout
+
+
+def passed(printed: str, test: str) -> int:
+    """How many tests of a class ran; it must have been there, and none of it was skipped."""
+    found = re.search(rf"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0,.*{test}$", printed, re.MULTILINE)
+    assert found, f"{test} did not run, or in part: {printed[-6000:]}"
+    return int(found[1])
