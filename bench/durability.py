@@ -21,10 +21,12 @@ from openai import OpenAI
 from bench.servers import free_port
 from training.directory import JobDirectory, read_lines
 
+VICTIMS = ("trainer", "server", "both")
 KILLS = 20
 JOBS = 12  # they run one after another while the killing goes on
 LONGEST_WAIT_SECONDS = 16.0
 TOLERANCE = 0.02  # of the final loss, against a job that nobody touched
+SERVE = ("server.cli", "serve")
 QUICK: Any = {"n_epochs": 6, "batch_size": 4, "replay_share": 0}
 
 
@@ -34,7 +36,7 @@ class Victim:
     def __init__(self, model: Path, data: Path) -> None:
         self.data = data
         self._port = free_port()
-        self._command = [sys.executable, "-m", "server.cli", "serve", "--model", str(model), "--port", str(self._port)]
+        self._command = [sys.executable, "-m", *SERVE, "--model", str(model), "--port", str(self._port)]
         self._command += ["--data-dir", str(data), "--no-auth", "--max-loras", "1"]
         data.mkdir(parents=True)
         self.client = OpenAI(base_url=f"http://127.0.0.1:{self._port}/v1", api_key="none", max_retries=0)
@@ -68,7 +70,7 @@ class Victim:
     def stop(self) -> None:
         """The end."""
         self.process.terminate()
-        self.process.wait()
+        self.process.wait(60)
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
     tiny = _tiny(model, work / "tiny")
     rows = work / "rows.jsonl"
     rows.write_text("".join(json.dumps(_row(n)) + "\n" for n in range(60)))
-    return {victim: _scenario(victim, tiny, rows, work / victim) for victim in ("trainer", "server", "both")}
+    return {victim: _scenario(victim, tiny, rows, work / victim) for victim in VICTIMS}
 
 
 def table(results: dict[str, Any]) -> str:

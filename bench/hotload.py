@@ -15,6 +15,7 @@ LOADS = 100
 RANK = 8
 PROBE_TOKENS = 4
 PAUSE_SECONDS = 0.2
+SETTLE_SECONDS = 2.0  # until all streams run
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
@@ -63,7 +64,7 @@ async def _phase(target: Target, base: str, probes: list[str]) -> dict[str, floa
                 streams.append(await chat(http, base, f"{turn}.{number}: tell me a long story.", STREAM_TOKENS))
 
         clients = [asyncio.create_task(client(number)) for number in range(STREAMS)]
-        await asyncio.sleep(2)
+        await asyncio.sleep(SETTLE_SECONDS)
         for number, name in enumerate(probes):
             probe = await chat(http, name, f"{number}: name a fruit.", PROBE_TOKENS)
             first.append(probe.first_token_seconds)

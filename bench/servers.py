@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ MAX_MODEL_LEN = 2048
 MAX_LORAS = 4
 MAX_CPU_LORAS = 32
 TIMEOUT_SECONDS = 300
+STOP_SECONDS = 30
 STOCK, TUNEPORT = "stock vLLM", "tuneport"
 
 
@@ -97,8 +99,12 @@ def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Targe
         yield Target(STOCK, base_url, "none", model.name, time.perf_counter() - started, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
-        process.wait()
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @contextlib.contextmanager

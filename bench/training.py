@@ -128,19 +128,23 @@ def _ours(model: Path, work: Path, folder: Path, *, warm: bool) -> dict[str, flo
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-P", "-m", "training", "--wait" if warm else str(directory.description)]
         started = time.time()
-        process = psutil.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        process = psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        trainer: psutil.Process = process
         if warm:
             _until_idle(process)
             started = time.time()
-            order = {"job": str(directory.description), "environment": {}}
+            order = {"id": 0, "job": str(directory.description), "environment": {}}
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
-        while process.poll() is None:
+            trainer = psutil.Process(json.loads(process.stdout.readline())["pid"])
+        while _runs(trainer):
             if not begun and any("Training started" in event["message"] for event in directory.events()):
                 begun = time.time()
             if not any("Comparing" in event["message"] for event in directory.events()):
-                peak = max(peak, process.memory_info().rss)
+                peak = max(peak, _resident_bytes(trainer))
             time.sleep(0.05)
+        process.stdin.close()
+        process.wait()
     tokens = json.loads(directory.data_report.read_text())["tokens"]["total"]
     steps = [line for line in read_lines(directory.metrics_file) if "train_loss" in line]
     return {
@@ -149,6 +153,20 @@ def _ours(model: Path, work: Path, folder: Path, *, warm: bool) -> dict[str, flo
         "peak_bytes": peak,
         "final_loss": statistics.fmean(step["train_loss"] for step in steps[-LAST:]),
     }
+
+
+def _runs(trainer: psutil.Process) -> bool:
+    try:
+        return trainer.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _resident_bytes(trainer: psutil.Process) -> int:
+    try:
+        return trainer.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _until_idle(process: psutil.Popen) -> None:

@@ -1,4 +1,4 @@
-"""`python docs/generate.py`: write docs/reference.md from the code; a test holds it to that."""
+"""`python docs/generate.py`: write docs/reference.md and docs/proofs.md from the code; tests hold them to that."""
 
 import inspect
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import typer.main
 from fastapi.routing import APIRoute
 
+from bench import proofs
 from server.app import ROUTERS
 from server.cli import app as cli
 from server.settings import Settings
@@ -114,3 +115,4 @@ def _first_line(function: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    proofs.PAGE.write_text(proofs.page(), encoding="utf-8")

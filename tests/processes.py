@@ -4,8 +4,9 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -52,3 +53,16 @@ def kill(pid: int) -> None:
                 child.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the time of the block, with a pipe from its output; killed at the end, however that comes."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        kill(process.pid)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

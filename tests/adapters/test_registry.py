@@ -1,7 +1,6 @@
 import errno
 import os
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from adapters.errors import AdapterDamaged, AdapterNotFound, InvalidAdapter, Nam
 from adapters.files.validate import WEIGHTS, Limits
 from adapters.registry import Registry
 from adapters.store import Store
+from tests import processes
 from tests.conftest import ROOT, MakeAdapter
 
 NAME = "ft:tiny:acme:support:a1B2c3D4"
@@ -134,7 +134,7 @@ try:
 except OSError as error:
     sys.exit(error.errno)
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    run = processes.run([sys.executable, "-c", code], cwd=ROOT, limit_seconds=60)
     assert run.returncode == errno.EFBIG
     registry = open_registry(tmp_path, tiny_base)
     assert registry.list() == []
@@ -163,11 +163,10 @@ for number in itertools.count():
 """
     chance = random.Random(0)
     for _ in range(15):
-        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        with processes.started([sys.executable, "-c", code], cwd=ROOT) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(chance.random() * 0.15)
-            process.kill()
         registry = open_registry(tmp_path, tiny_base)
         for adapter in registry.list():
             registry.store.verify(adapter.digest)

@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import re
-import subprocess
 import sys
 import time
 
 import pytest
 
+from bench import proofs
+from tests import processes
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("demo/*.md")])
@@ -15,8 +16,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("demo/*.
 
 def test_the_reference_is_what_the_code_says() -> None:
     generate = "from docs.generate import page; import sys; sys.stdout.write(page())"
-    page = subprocess.run([sys.executable, "-c", generate], cwd=ROOT, capture_output=True, text=True, check=True)
+    page = processes.run([sys.executable, "-c", generate], cwd=ROOT, limit_seconds=60)
     assert (ROOT / "docs" / "reference.md").read_text() == page.stdout, "run `python docs/generate.py`"
+
+
+def test_the_page_of_proofs_is_what_their_results_and_the_code_say() -> None:
+    assert proofs.PAGE.read_text() == proofs.page(), "run `python docs/generate.py`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -36,17 +41,19 @@ def test_every_path_of_the_architecture_exists() -> None:
 
 def test_every_make_target_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make (demo|test|serve|bench|lint|setup)", (ROOT / "README.md").read_text())) <= targets
+    assert (
+        set(re.findall(r"make (demo|test|prove|serve|bench|lint|setup)", (ROOT / "README.md").read_text())) <= targets
+    )
 
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, server.cli; print([m for m in ('torch', 'vllm', 'fastapi', 'transformers') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = processes.run([sys.executable, "-c", code], limit_seconds=60)
     assert run.stdout.strip() == "[]"
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "server.cli", "--help"], capture_output=True, check=True)
+    assert processes.run([sys.executable, "-m", "server.cli", "--help"], limit_seconds=60).returncode == 0
     assert time.perf_counter() - started < 3
 
 

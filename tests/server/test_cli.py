@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
+
 
 def tuneport(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return processes.run(command, cwd=cwd, limit_seconds=100)
 
 
 @pytest.mark.parametrize(

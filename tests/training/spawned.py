@@ -16,7 +16,8 @@ LIMIT_SECONDS = 110.0
 class Spawner:
     """`python -m training --wait`, and what it says of each trainer."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
+        self._limit_seconds = limit_seconds
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training", "--wait"],
             stdin=subprocess.PIPE,
@@ -60,8 +61,8 @@ class Spawner:
 
     def _heard(self, what: str, number: int) -> dict[str, Any]:
         with self._changed:
-            heard = self._changed.wait_for(lambda: (what, number) in self._said, LIMIT_SECONDS)
-            assert heard, f"trainer {number} has not {what} after {LIMIT_SECONDS:.0f} s"
+            heard = self._changed.wait_for(lambda: (what, number) in self._said, self._limit_seconds)
+            assert heard, f"trainer {number} has not {what} after {self._limit_seconds:.0f} s"
             return self._said[what, number]
 
     def _read(self) -> None:

@@ -1,17 +1,18 @@
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from training.directory import JobDirectory
 from training.job import Failure, TrainingJob
 
 HOLD = """
 import sys, time
 from pathlib import Path
+from tests import processes
 from training.directory import JobDirectory
 with JobDirectory(Path(sys.argv[1])).running():
     print("held", flush=True)
@@ -27,12 +28,10 @@ def directory(tmp_path: Path) -> JobDirectory:
 
 def test_the_lock_names_its_holder_and_goes_with_it(directory: JobDirectory) -> None:
     assert directory.runner() is None
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(directory.path)], stdout=subprocess.PIPE) as process:
+    with processes.started([sys.executable, "-c", HOLD, str(directory.path)]) as process:
         assert process.stdout is not None
         process.stdout.readline()
         assert directory.runner() == process.pid
-        process.kill()
-        process.wait()
     assert directory.runner() is None
 
 

@@ -1,8 +1,6 @@
-"""lm-evaluation-harness against our endpoints, as docs/fine-tuning.md says: log-likelihoods, and answers of chats."""
+"""lm-evaluation-harness against our endpoint, as docs/fine-tuning.md says: log-likelihoods. Chats: tests/proofs."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from demo import base
+from tests import processes
 from tests.conftest import ROOT
 from tests.e2e.conftest import BF16_NATS, Running
+
+LIMIT_SECONDS = 150
 
 
 def lm_eval(running: Running, kind: str, path: str, task: str, output: Path, *flags: str) -> tuple[Any, list[Any]]:
@@ -23,8 +24,8 @@ def lm_eval(running: Running, kind: str, path: str, task: str, output: Path, *fl
         arguments += f",tokenizer={ROOT / 'var/models' / base.NAME}"
     command = [sys.executable, "-m", "lm_eval", "--model", kind, "--model_args", arguments, "--tasks", task, *flags]
     command += ["--include_path", "demo/lm_eval", "--output_path", str(output), "--log_samples"]
-    environment = {**os.environ, "OPENAI_API_KEY": running.server.api_key, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    environment = {"OPENAI_API_KEY": running.server.api_key, "HF_HUB_OFFLINE": "1"}
+    done = processes.run(command, cwd=ROOT, environment=environment, limit_seconds=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr[-3000:]
     (results,) = output.rglob("results_*.json")
     (samples,) = output.rglob("samples_*.jsonl")
@@ -44,10 +45,3 @@ def test_log_likelihoods_are_transformers_own(running: Running, smollm2: Path, t
                 scores = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
             expected = scores.gather(1, ids[0, 1:, None])[asked - 1 :].sum().item()
             assert float(answer[0][0]) == pytest.approx(expected, abs=BF16_NATS * (ids.shape[1] - asked))
-
-
-def test_answers_of_the_chat(running: Running, tmp_path: Path) -> None:
-    flags = "--apply_chat_template"
-    results, samples = lm_eval(running, "local-chat-completions", "chat/completions", "capitals_chat", tmp_path, flags)
-    assert results["exact_match,named"] >= 0.8
-    assert len(samples) == 12

@@ -6,8 +6,6 @@ from typing import Any
 
 import openai
 import pytest
-from openai.lib.responses_tool_runner import RegisteredFunction, ResponsesToolRunner
-from openai.types.fine_tuning import FineTuningJob
 from pydantic import BaseModel
 
 from tests.e2e.conftest import Running
@@ -58,22 +56,6 @@ def test_the_sdks_tools_are_parsed(client: openai.OpenAI) -> None:
     calls = completion.choices[0].message.tool_calls
     assert calls is not None
     assert isinstance(calls[0].function.parsed_arguments, City)
-
-
-def test_the_sdks_tool_runner(client: openai.OpenAI, caller: FineTuningJob) -> None:
-    asked: list[dict[str, object]] = []
-
-    def weather(arguments: dict[str, object]) -> str:
-        asked.append(arguments)
-        return "sunny"
-
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": []}
-    tool: Any = {"type": "function", "name": "getWeather", "parameters": parameters, "strict": False}
-    response = ResponsesToolRunner(functions=[RegisteredFunction(tool, weather)]).run(
-        client, {"model": str(caller.fine_tuned_model), "input": "What is the weather in Munich?", "temperature": 0}
-    )
-    assert asked == [{"city": "Munich"}]
-    assert "sunny" in response.output_text
 
 
 def test_raw_responses_have_openais_headers(client: openai.OpenAI) -> None:

@@ -1,0 +1,129 @@
+"""The long proofs: what each shows, which code it proves, and what its last run found. `make prove` runs them.
+
+A proof is stale as soon as a file of the code it proves differs from what was run; docs/proofs.md says so.
+"""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "proofs.json"
+PAGE = ROOT / "docs" / "proofs.md"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a proof shows, and the files and folders whose change makes it stale."""
+
+    shows: str
+    proves: tuple[str, ...]
+
+
+ENGINE = ("server/engine", "server/lora_cpu.py", "server/lora_kernel.py", "server/models")
+PROOFS = {
+    "recipes": Proof(
+        "Each recipe on SmolLM2 gains what its card promises, with its 95 % interval, and passes its gate",
+        ("training", "demo/recipes.py", "demo/tasks.py"),
+    ),
+    "durability": Proof(
+        "SIGKILL at 20 random moments each of trainer, server and both: every job ends as an untouched one",
+        ("training", "server/jobs.py", "server/trainers.py", "server/state", "bench/durability.py"),
+    ),
+    "fuzz": Proof(
+        "10,000 requests that schemathesis makes up from our own schema: no 5xx, every error in OpenAI's form",
+        ("server", "adapters"),
+    ),
+    "adapters": Proof(
+        "1,000 adapters over 4 slots beside stock vLLM: no error, nobody starves, the list stays quick",
+        (*ENGINE, "adapters", "bench/many.py"),
+    ),
+    "lm_eval": Proof(
+        "lm-evaluation-harness: its log-likelihoods are transformers' own, and chats are scored",
+        (*ENGINE, "server/openai/text", "demo/lm_eval"),
+    ),
+    "langchain4j": Proof(
+        "LangChain4j's own abstract integration tests of chat, streaming and embedding models, and retrieval in a "
+        "tuned voice",
+        ("server/openai", "clients/java/conformance", "clients/java/langchain4j", "demo/conformance.py"),
+    ),
+    "export": Proof(
+        "SmolLM2 tuned and exported: merged and served over HTTP/2 as the adapter answers; in the JVM by DJL, 100 "
+        "greedy tokens as the server's in fp32",
+        ("training/export.py", "server/cli/export.py", "server/http/listen.py", "clients/java/djl"),
+    ),
+    "soak": Proof(
+        "Memory of server and engine over 10,000 load/evict cycles stays flat",
+        (*ENGINE, "adapters/store.py", "bench/memory.py"),
+    ),
+}
+
+
+def record(name: str, *, passed: bool, seconds: float, when: str, figures: dict[str, Any]) -> None:
+    """Keep the result of a run, and write the page anew.
+
+    Args:
+        when: date and time, ISO 8601.
+        figures: what was measured, JSON values.
+    """
+    results = _results()
+    results[name] = {
+        "passed": passed,
+        "date": when,
+        "commit": _git("rev-parse", "--short=12", "HEAD").strip() + ("+" if _git("status", "--porcelain") else ""),
+        "seconds": round(seconds),
+        "code_sha256": digest(PROOFS[name].proves),
+        "figures": figures,
+    }
+    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """docs/proofs.md."""
+    results = _results()
+    lines = [
+        "# Proofs",
+        "",
+        "Written by `make prove` and `python docs/generate.py` from bench/results/proofs.json. `make test` runs a "
+        "small sample of each; `make prove` runs them whole, for hours. A proof is **stale** where the code that it "
+        "proves has changed since. A commit with `+` had changes beside it that were not committed.",
+        "",
+        "| proof | shows | state | date | commit | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, proof in PROOFS.items():
+        one = results.get(name)
+        if one is None:
+            lines.append(f"| {name} | {proof.shows} | not run yet | | | |")
+            continue
+        fresh = "current" if one["code_sha256"] == digest(proof.proves) else "**stale**"
+        state = fresh if one["passed"] else f"**failed**, {fresh}"
+        lines.append(
+            f"| {name} | {proof.shows} | {state} | {one['date'][:10]} | {one['commit']} | {one['seconds'] / 60:.0f} |"
+        )
+    for name, one in results.items():
+        lines += ["", f"## {name}", "", *(f"- {key}: {value}" for key, value in one["figures"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def digest(paths: tuple[str, ...]) -> str:
+    """SHA-256 over names and contents of what git knows below the paths, as it is on disk."""
+    sha = hashlib.sha256()
+    for name in sorted(filter(None, _git("ls-files", "-z", "--", *paths).split("\0"))):
+        file = ROOT / name
+        if file.is_file():
+            sha.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def _results() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def _git(*arguments: str) -> str:
+    command = ["/usr/bin/env", "git", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
