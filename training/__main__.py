@@ -70,10 +70,12 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
 
 
 def _must_start_afresh(directory: JobDirectory) -> bool:
-    """Whether a forked process cannot do the job: what it forwent is needed, or CUDA, which was in use before."""
+    """Whether a forked process cannot do the job: it needs what was forgone, or a GPU that its parent used."""
     import torch
 
-    return _quantised(directory.job()) or torch.cuda._is_in_bad_fork()
+    # Without a GPU, to look for one counts as use; the management library, which a fork may ask, has none then.
+    used = torch.cuda._is_in_bad_fork() and torch.cuda._device_count_nvml() > 0
+    return _quantised(directory.job()) or used
 
 
 def _quantised(job: TrainingJob) -> bool:
