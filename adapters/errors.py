@@ -63,6 +63,9 @@ class AdapterDamaged(AdapterError, RuntimeError):
 class AdapterNotFound(AdapterError, LookupError):
     """No adapter is registered under the name, the only argument."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(_shown(name))
+
 
 def _shown(text: str) -> str:
     """What a client sent, as an answer can carry it: half of a surrogate pair has no UTF-8."""

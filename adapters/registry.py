@@ -289,7 +289,7 @@ class Registry:
             AdapterNotFound: there is none for this base model.
         """
         with Session(self._engine) as session:
-            row = session.get(_AliasRow, name)
+            row = session.get(_AliasRow, name) if names.is_name(name) else None
             if row is None or row.base_model != self.base.name:
                 raise AdapterNotFound(name)
             return _alias(row)
@@ -319,7 +319,7 @@ class Registry:
                 )
 
     def _row(self, session: Session, name: str) -> _AdapterRow:
-        row = session.get(_AdapterRow, name)
+        row = session.get(_AdapterRow, name) if names.is_name(name) else None
         if row is None or row.base_model != self.base.name:
             raise AdapterNotFound(name)
         return row

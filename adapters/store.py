@@ -76,7 +76,8 @@ class Store:
             if file.stat().st_size > limit:
                 raise InvalidAdapter(name, f"has {file.stat().st_size} bytes; at most {limit} are allowed")
             if name in validate.PICKLES:
-                (staged / name).touch()  # enough to be named when the safetensors are missing
+                if not (staged / validate.WEIGHTS).exists():
+                    (staged / name).touch()  # enough to be named: the safetensors are missing
                 continue
             try:
                 stream = open(file, "rb", opener=_without_following)  # noqa: SIM115 (closed below)

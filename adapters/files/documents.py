@@ -26,6 +26,8 @@ def read(path: Path) -> dict[str, Any]:
     name = path.name
     try:
         content = json.loads(_text(path), object_pairs_hook=lambda pairs: _once(name, pairs))
+    except InvalidAdapter:  # a ValueError too
+        raise
     except RecursionError as error:
         raise InvalidAdapter(name, f"is nested more than {MAX_DEPTH} deep") from error
     except ValueError as error:
@@ -64,7 +66,7 @@ def _text(path: Path) -> str:
     content = path.read_bytes()
     encoding = json.detect_encoding(content)
     try:
-        return content.decode(encoding).removeprefix("\ufeff")
+        return content.decode(encoding).lstrip("\ufeff")  # a tool may put its mark before another's
     except UnicodeDecodeError as error:
         raise InvalidAdapter(
             path.name, f"is no {encoding.upper()} text (byte {error.start}: {error.reason}); save it as UTF-8"
