@@ -101,7 +101,7 @@ class Alias:
         caller = user or secrets.token_hex(8)
 
         def score(version: str) -> float:
-            digest = hashlib.sha256(f"{self.name}\0{version}\0{caller}".encode("utf-8", "surrogateescape")).digest()
+            digest = hashlib.sha256(f"{self.name}\0{version}\0{caller}".encode("utf-8", "surrogatepass")).digest()
             uniform = (int.from_bytes(digest[:8]) + 0.5) / 2**64
             return -self.weights[version] / math.log(uniform)
 
