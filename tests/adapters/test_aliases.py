@@ -91,7 +91,7 @@ def test_shares_follow_the_weights_and_users_stay_where_they_are() -> None:
     assert 0.05 < anonymous["v2"] / 2000 < 0.15
 
 
-@pytest.mark.parametrize("user", ["\ud83d", "\udc80", "a\0b", "\u202e", "x" * 1_000_000])
+@pytest.mark.parametrize("user", ["\ud83d", "a\0b", "\u202e", "x" * 1_000_000])
 def test_any_user_gets_one_version(user: str) -> None:
     alias = Alias("ft:acme", {"ft:acme:v1": 50, "ft:acme:v2": 50}, None, "acme", 0, 0)
     assert len({alias.pick(user) for _ in range(5)}) == 1
