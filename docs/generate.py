@@ -37,8 +37,8 @@ All files of a trainer's folder may be sent, as all may lie under the path: the 
 stored or run. `adapter_config.json` may be in any encoding of Unicode; it is kept as plain text. It must mean the
 layers that the file holds, at their ranks, by PEFT's rules (`target_modules`, `exclude_modules`, `layers_to_transform`,
 `rank_pattern`, `alpha_pattern`), and its `base_model_name_or_path` must name the base: in any folder, cache or owner,
-and quantised by bitsandbytes, GPTQ, FP8, GGUF or the like. AWQ and SmoothQuant scale the inputs of layers, so an adapter
-trained on such a twin is refused.
+and quantised by bitsandbytes, GPTQ, FP8, GGUF or the like. AWQ and SmoothQuant scale the inputs of layers, so an
+adapter trained on such a twin is refused.
 
 A `manifest.json` beside the weights may hold `chat_template`, `system_prompt` and
 `sampling` (`temperature`, `top_p`, `max_completion_tokens`): what the adapter needs travels with it.
