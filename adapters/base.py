@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.base_names import named, same_weights
 from adapters.files.tensors import headers
 
 
@@ -37,15 +38,8 @@ class BaseModel:
             for tensor, entry in headers(file).items():
                 if tensor.endswith(".weight") and len(entry["shape"]) == 2:
                     shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
-        return cls(name or path.name, path, shapes)
+        return cls(name or named(str(path)), path, shapes)
 
     def is_named(self, name: str) -> bool:
         """Whether a name that a trainer wrote means these weights, whatever its folder, owner and quantisation."""
-        return _plain(name) == _plain(self.name)
-
-
-def _plain(name: str) -> str:
-    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    for suffix in ("-unsloth-bnb-4bit", "-bnb-4bit", "-bnb-8bit"):
-        last = last.removesuffix(suffix)
-    return last
+        return same_weights(name, self.name) or name.rstrip("/") == str(self.path)

@@ -1,14 +1,13 @@
 """The manifest: what an adapter needs to behave as trained, kept beside its weights and hashed with them."""
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.errors import InvalidAdapter
+from adapters.files import documents
 
 FILENAME = "manifest.json"
-MAX_BYTES = 1_000_000
 
 
 class SamplingDefaults(BaseModel):
@@ -42,13 +41,12 @@ class Manifest(BaseModel):
         path = directory / FILENAME
         if not path.is_file():
             return cls()
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidAdapter(FILENAME, f"has {path.stat().st_size} bytes; at most {MAX_BYTES} are allowed")
+        content = {key: value for key, value in documents.read(path).items() if value is not None}
         try:
-            return cls.model_validate(json.loads(path.read_bytes()))
-        except (ValueError, RecursionError) as error:
-            detail = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "not JSON"}
-            raise InvalidAdapter(".".join([FILENAME, *map(str, detail["loc"])]), str(detail["msg"])) from error
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidAdapter(".".join([FILENAME, *map(str, first["loc"])]), first["msg"]) from error
 
     def write(self, directory: Path) -> None:
         """Write it into an adapter's folder."""

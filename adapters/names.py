@@ -30,6 +30,11 @@ def check(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether something can be registered under it; what cannot need not be looked for in a database."""
+    return len(name) <= MAX_LENGTH and _NAME.fullmatch(name) is not None
+
+
 def mint(base: str, organization: str, suffix: str | None, identifier: str) -> str:
     """Name of a job's result, for example `ft:SmolLM2-135M-Instruct:personal:orders:9xQbT2aa`.
 

@@ -101,7 +101,7 @@ class Alias:
         caller = user or secrets.token_hex(8)
 
         def score(version: str) -> float:
-            digest = hashlib.sha256(f"{self.name}\0{version}\0{caller}".encode("utf-8", "surrogateescape")).digest()
+            digest = hashlib.sha256(f"{self.name}\0{version}\0{caller}".encode("utf-8", "surrogatepass")).digest()
             uniform = (int.from_bytes(digest[:8]) + 0.5) / 2**64
             return -self.weights[version] / math.log(uniform)
 
@@ -289,7 +289,7 @@ class Registry:
             AdapterNotFound: there is none for this base model.
         """
         with Session(self._engine) as session:
-            row = session.get(_AliasRow, name)
+            row = session.get(_AliasRow, name) if names.is_name(name) else None
             if row is None or row.base_model != self.base.name:
                 raise AdapterNotFound(name)
             return _alias(row)
@@ -319,7 +319,7 @@ class Registry:
                 )
 
     def _row(self, session: Session, name: str) -> _AdapterRow:
-        row = session.get(_AdapterRow, name)
+        row = session.get(_AdapterRow, name) if names.is_name(name) else None
         if row is None or row.base_model != self.base.name:
             raise AdapterNotFound(name)
         return row

@@ -18,6 +18,7 @@ from adapters.errors import AdapterDamaged, InvalidAdapter
 from adapters.files import full, validate
 
 FILES = (validate.CONFIG, validate.WEIGHTS, full.CONFIG, full.WEIGHTS, manifest.FILENAME)
+TAKEN = (*FILES, *validate.PICKLES)  # what is looked at; all else that a trainer left is not even opened
 _CHUNK_BYTES = 1 << 20
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
@@ -50,27 +51,40 @@ class Store:
     def copy_in(self, source: Path, staged: Path, max_bytes: int, max_full_bytes: int) -> None:
         """Copy an adapter's files from `source`; validate the copy, for the source may change under our hands.
 
+        Where an adapter lies, a model beside it (its base's config.json, the two merged) is left there.
+
         Args:
             max_bytes: of a file; `max_full_bytes`: of full weights.
 
         Raises:
-            InvalidAdapter: a file is a link, no regular file or over `max_bytes`, or `source` is no folder.
+            InvalidAdapter: a file is a link, no regular file, over `max_bytes` or not to be read, or `source` is no
+                folder.
         """
-        if not source.is_dir():
-            raise InvalidAdapter(source.name, "is not a folder on the server")
-        for name in (*FILES, *validate.PICKLES):
+        try:
+            if not source.is_dir():
+                raise InvalidAdapter(source.name, "is not a folder on the server")
+            model = () if (source / validate.CONFIG).exists() else (full.CONFIG, full.WEIGHTS)
+        except OSError as error:  # a name too long for the file system, no permission
+            raise InvalidAdapter(source.name, f"cannot be read: {error.strerror}") from error
+        for name in (validate.CONFIG, validate.WEIGHTS, *model, manifest.FILENAME, *validate.PICKLES):
             file = source / name
             if file.is_symlink() or (file.exists() and not file.is_file()):
-                raise InvalidAdapter(name, "is a link or no regular file; expected the file itself")
+                raise InvalidAdapter(name, "is a link or no regular file; expected the file itself (cp -L)")
             if not file.exists():
                 continue
             limit = max_full_bytes if name == full.WEIGHTS else max_bytes
             if file.stat().st_size > limit:
                 raise InvalidAdapter(name, f"has {file.stat().st_size} bytes; at most {limit} are allowed")
             if name in validate.PICKLES:
-                (staged / name).touch()  # enough to be named when the safetensors are missing
-            else:
-                shutil.copyfile(file, staged / name, follow_symlinks=False)
+                if not (staged / validate.WEIGHTS).exists():
+                    (staged / name).touch()  # enough to be named: the safetensors are missing
+                continue
+            try:
+                stream = open(file, "rb", opener=_without_following)  # noqa: SIM115 (closed below)
+            except OSError as error:
+                raise InvalidAdapter(name, f"cannot be read: {error.strerror}") from error
+            with stream, (staged / name).open("wb") as target:
+                shutil.copyfileobj(stream, target, _CHUNK_BYTES)
 
     def seal(self, staged: Path) -> str:
         """Sync a validated folder's files to disk and make them read-only; return their digest."""
@@ -136,6 +150,10 @@ class Store:
         if whole:
             self._verified[digest] = signature
         return whole
+
+
+def _without_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _signature(folder: Path) -> _Signature:

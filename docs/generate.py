@@ -34,6 +34,13 @@ curl http://127.0.0.1:8000/admin/adapters -H "Authorization: Bearer $ADMIN_KEY" 
   -F name=ft:gpt-3.5-turbo-0613:my-org:custom-model-v1 -F file=@adapter_config.json -F file=@adapter_model.safetensors
 ```
 
+All files of a trainer's folder may be sent, as all may lie under the path: the adapter's own are taken, nothing else is
+stored or run. `adapter_config.json` may be in any encoding of Unicode; it is kept as plain text. It must mean the
+layers that the file holds, at their ranks, by PEFT's rules (`target_modules`, `exclude_modules`, `layers_to_transform`,
+`rank_pattern`, `alpha_pattern`), and its `base_model_name_or_path` must name the base: in any folder, cache or owner,
+and quantised by bitsandbytes, GPTQ, FP8, GGUF or the like. AWQ and SmoothQuant scale the inputs of layers, so an
+adapter trained on such a twin is refused.
+
 A `manifest.json` beside the weights may hold `chat_template`, `system_prompt` and
 `sampling` (`temperature`, `top_p`, `max_completion_tokens`): what the adapter needs travels with it.
 

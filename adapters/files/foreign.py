@@ -1,16 +1,16 @@
-"""Adapters of other trainers: names are put right where that is safe, everything else is left for `validate` to refuse.
+"""Adapters of other trainers: put right where that is safe, everything else is left for `validate` to refuse.
 
 Axolotl, Unsloth and LLaMA-Factory write PEFT's own files. What differs in the wild: wrappers left in the names (FSDP,
 DDP, torch.compile, checkpointing, PEFT's adapter name), PEFT's prefix left out (torchtune, exports from JAX), and
 q/k/v or gate/up trained as one layer. A fused B is cut into rows and the shared A repeated: the same product.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters import manifest
 from adapters.base import BaseModel
-from adapters.files import validate
+from adapters.files import config, documents, validate
 
 if TYPE_CHECKING:
     import torch
@@ -25,20 +25,27 @@ _FUSED = {
 
 
 def adopt(staged: Path, base: BaseModel) -> None:
-    """Rewrite the weights of the folder `staged` under PEFT's names for `base`, where they are not already.
+    """Rewrite what lies in the folder `staged` as PEFT would have written it for `base`, where it is not so already.
 
-    What is no safetensors file, no tensor of an adapter or of no layer of the base stays as it is.
+    JSON becomes plain UTF-8, tensors get PEFT's names. What is no safetensors file, no tensor of an adapter or of no
+    layer of the base stays as it is.
+
+    Raises:
+        InvalidAdapter: the config or the manifest is no text, or the config no JSON object.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
+    config.make_loadable(staged / config.FILENAME)
+    if (staged / manifest.FILENAME).is_file():
+        documents.make_plain(staged / manifest.FILENAME)
     path = staged / validate.WEIGHTS
     if not path.is_file():
         return
     try:
         with safe_open(path, framework="pt") as file:
             names = {key: _target(key, base) for key in file.keys()}  # noqa: SIM118 (safe_open has no __iter__)
-            fused = any(f".{leaf}.lora_" in target for target in names.values() for leaf in _FUSED)
+            fused = {leaf for target in names.values() for leaf in _FUSED if f".{leaf}.lora_" in target}
             if not fused and all(key == target for key, target in names.items()):
                 return
             tensors: dict[str, torch.Tensor] = {}
@@ -47,14 +54,12 @@ def adopt(staged: Path, base: BaseModel) -> None:
     except (SafetensorError, OSError):
         return
     save_file(tensors, path, metadata={"format": "pt"})
-    _retarget(staged / validate.CONFIG, tensors)
+    _retarget(staged / config.FILENAME, {leaf for leaf in fused if not any(f".{leaf}.lora_" in key for key in tensors)})
 
 
 def _target(key: str, base: BaseModel) -> str:
     """The key as PEFT writes it; fused layers keep their name for `_split`."""
-    name = key
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
+    name = _unwrapped(key)
     while leading := next((prefix for prefix in _LEADING if name.startswith(prefix)), None):
         name = name.removeprefix(leading)
     for side in ("A", "B"):
@@ -83,12 +88,37 @@ def _split(key: str, tensor: "torch.Tensor", base: BaseModel) -> "dict[str, torc
     return {name: part.contiguous() for name, part in zip(names, tensor.split(rows), strict=True)}
 
 
-def _retarget(config: Path, tensors: "dict[str, torch.Tensor]") -> None:
-    """Name the layers in the config as the tensors do; a config that is none is refused later."""
-    try:
-        content = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
+def _retarget(path: Path, split: set[str]) -> None:
+    """Name the layers in the config as the tensors do: without wrappers, and each part of the `split` ones."""
+    if not path.is_file():
         return
-    if isinstance(content, dict) and isinstance(content.get("target_modules"), list):
-        leaves = {key.rpartition(".lora_")[0].rpartition(".")[2] for key in tensors}
-        config.write_text(json.dumps({**content, "target_modules": sorted(leaves)}), encoding="utf-8")
+    content = documents.read(path)
+    for key in ("target_modules", "exclude_modules"):
+        named = content.get(key)
+        if isinstance(named, list):
+            content[key] = sorted({part for name in named for part in _parts(str(name), split)})
+        elif isinstance(named, str):
+            content[key] = _as_pattern(named, split)
+    for key in ("rank_pattern", "alpha_pattern"):
+        if isinstance(named := content.get(key), dict):
+            content[key] = {_as_pattern(name, split): value for name, value in named.items()}
+    if content != documents.read(path):
+        documents.write(path, content)
+
+
+def _parts(name: str, split: set[str]) -> list[str]:
+    parent, dot, leaf = _unwrapped(name).rpartition(".")
+    return [f"{parent}{dot}{part}" for part in (_FUSED[leaf] if leaf in split else (leaf,))]
+
+
+def _as_pattern(pattern: str, split: set[str]) -> str:
+    """A regular expression for the parts of what it was one for."""
+    for leaf in split:
+        pattern = pattern.replace(leaf, f"(?:{'|'.join(_FUSED[leaf])})")
+    return _unwrapped(pattern)
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name

@@ -4,27 +4,25 @@ vLLM 0.32 answers 200 with nonsense for another base's hidden size, extra layers
 step on others; so all of it is refused here, by name, before the engine sees a byte.
 """
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel as Schema
-from pydantic import ConfigDict, Field, ValidationError
 
 from adapters.base import BaseModel
 from adapters.errors import InvalidAdapter
-from adapters.files import full, tensors
+from adapters.files import config, full, tensors
+from adapters.files.targets import Targets
 from adapters.manifest import Manifest
 
-CONFIG = "adapter_config.json"
+CONFIG = config.FILENAME
 WEIGHTS = "adapter_model.safetensors"
-MAX_CONFIG_BYTES = 1_000_000
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 UNWRAPPED = {"embed_tokens", "lm_head", "wte"}  # the engine leaves these alone: wrapping them costs every step
 
 _PREFIX = "base_model.model."
+_HEADS = ("lm_head",)  # of a base that ties it to its embeddings, and so has no weights of it
+# Experts and their router are linear layers in some versions of transformers and plain parameters, which PEFT does not
+# find by name, in others.
+_ROUTED = ("experts", "gate", "router")
 
 
 @dataclass(frozen=True)
@@ -53,28 +51,6 @@ class AdapterInfo:
     manifest: Manifest
 
 
-class _Config(Schema):
-    """The keys of PEFT's adapter_config.json that change what the weights mean; types as PEFT writes them."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    peft_type: Literal["LORA"]
-    r: int = Field(ge=1)
-    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
-    base_model_name_or_path: str | None = None
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
-    layers_to_transform: list[int] | int | None = None
-    bias: str = "none"
-    lora_bias: bool = False
-    use_dora: bool = False
-    modules_to_save: list[str] | None = None
-    init_lora_weights: bool | str | None = True
-    layer_replication: list[list[int]] | None = None
-    alora_invocation_tokens: list[int] | None = None
-    target_parameters: list[str] | None = None
-
-
 def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
     """Validate the adapter in `directory` against `base`.
 
@@ -88,7 +64,7 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
         if not limits.full_models:
             raise InvalidAdapter(full.WEIGHTS, "is a full model; this server serves none (max_full_models is 0)")
         return AdapterInfo(0, full.check(directory, base), manifest)
-    config = _read_config(directory / CONFIG, base, limits)
+    settings = config.read(directory / CONFIG, base, limits.max_rank)
     weights = directory / WEIGHTS
     if not weights.is_file():
         pickled = [name for name in PICKLES if (directory / name).exists()]
@@ -102,72 +78,23 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
     size = weights.stat().st_size
     if size > limits.max_bytes:
         raise InvalidAdapter(WEIGHTS, f"has {size} bytes; at most {limits.max_bytes} are allowed")
-    return AdapterInfo(_check_tensors(weights, config, base, limits), size, manifest)
+    return AdapterInfo(_check_tensors(weights, settings, base, limits), size, manifest)
 
 
-def _read_config(path: Path, base: BaseModel, limits: Limits) -> _Config:
-    if not path.is_file():
-        raise InvalidAdapter(CONFIG, "is missing; expected a folder written by PEFT's save_pretrained")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise InvalidAdapter(CONFIG, f"has {path.stat().st_size} bytes; at most {MAX_CONFIG_BYTES} are allowed")
-    try:
-        config = _Config.model_validate(json.loads(path.read_bytes()), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidAdapter(".".join([CONFIG, *map(str, first["loc"])]), first["msg"]) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidAdapter(CONFIG, f"is not JSON: {error}") from error
-    unsupported: dict[str, Any] = {
-        "use_dora": config.use_dora,
-        "lora_bias": config.lora_bias,
-        "bias": config.bias != "none",
-        "modules_to_save": config.modules_to_save,
-        "layer_replication": config.layer_replication,
-        "alora_invocation_tokens": config.alora_invocation_tokens,
-        "target_parameters": config.target_parameters,
-        "init_lora_weights": str(config.init_lora_weights).lower().startswith(("pissa", "olora", "corda", "loftq")),
-    }
-    for key, used in unsupported.items():
-        if used:
-            raise InvalidAdapter(
-                f"{CONFIG}.{key}",
-                "is not supported; plain LoRA and rsLoRA on linear layers are. Train without it, or merge it into "
-                "the base and extract a plain LoRA",
-            )
-    patterns = {f"rank_pattern.{key}": rank for key, rank in (config.rank_pattern or {}).items()}
-    for key, rank in {"r": config.r, **patterns}.items():
-        if not 1 <= rank <= limits.max_rank:
-            raise InvalidAdapter(
-                f"{CONFIG}.{key}",
-                f"is rank {rank}; this server serves 1 to {limits.max_rank} (restart it with --max-lora-rank)",
-            )
-    for key, alpha in (config.alpha_pattern or {}).items():
-        if not math.isfinite(alpha):
-            raise InvalidAdapter(f"{CONFIG}.alpha_pattern.{key}", f"is {alpha}; expected a finite number")
-    trained_on = config.base_model_name_or_path
-    if trained_on and not base.is_named(trained_on):
-        raise InvalidAdapter(
-            f"{CONFIG}.base_model_name_or_path",
-            f"is {config.base_model_name_or_path!r}; this server runs {base.name!r}. If they are the same model, "
-            "write that name there",
-        )
-    return config
-
-
-def _check_tensors(weights: Path, config: _Config, base: BaseModel, limits: Limits) -> int:
+def _check_tensors(weights: Path, settings: config.Config, base: BaseModel, limits: Limits) -> int:
     from safetensors import SafetensorError
 
-    targets = {module: shape for module, shape in base.shapes.items() if module.rsplit(".", 1)[-1] not in UNWRAPPED}
+    layers = {module: shape for module, shape in base.shapes.items() if module.rsplit(".", 1)[-1] not in UNWRAPPED}
     ranks: dict[str, dict[str, int]] = {}
     try:
         for tensor in tensors.read(weights):
             key = tensor.name
             module, side = _parse(key)
-            if module not in targets:
+            if module not in layers:
                 raise InvalidAdapter(key, f"{base.name} has no linear layer {module!r} that can take an adapter")
             if tensor.dtype not in tensors.EXPONENTS:
                 raise InvalidAdapter(key, f"has dtype {tensor.dtype}; expected one of {', '.join(tensors.EXPONENTS)}")
-            ranks.setdefault(module, {})[side] = _rank(key, side, tensor.shape, targets[module], limits)
+            ranks.setdefault(module, {})[side] = _rank(key, side, tensor.shape, layers[module], limits)
             if not tensor.finite():
                 raise InvalidAdapter(key, "holds NaN or Inf; the training diverged, or the file is damaged")
     except (SafetensorError, OSError) as error:
@@ -182,15 +109,53 @@ def _check_tensors(weights: Path, config: _Config, base: BaseModel, limits: Limi
             raise InvalidAdapter(
                 f"{_PREFIX}{module}.lora_B.weight", f"has rank {sides['B']}, but lora_A has {sides['A']}"
             )
-    if config.layers_to_transform is None:
-        leaves = {module.rsplit(".", 1)[-1] for module in ranks}
-        for module in targets:
-            if module.rsplit(".", 1)[-1] in leaves and module not in ranks:
-                raise InvalidAdapter(
-                    f"{_PREFIX}{module}.lora_A.weight",
-                    f"is missing: {base.name} has more layers than the adapter (layers_to_transform is not set)",
-                )
+    _check_agreement({module: sides["A"] for module, sides in ranks.items()}, settings, base)
     return max(sides["A"] for sides in ranks.values())
+
+
+def _check_agreement(ranks: dict[str, int], settings: config.Config, base: BaseModel) -> None:
+    """The config means the layers that have tensors, and says their ranks: the engine computes the scale from it."""
+    targets = Targets(settings)
+    targets.check_patterns()
+    meant = targets.among({*base.shapes, *_HEADS})
+    if not meant:
+        raise InvalidAdapter(
+            f"{CONFIG}.target_modules", f"{_listed(settings.target_modules)} names no layer of {base.name}"
+        )
+    for module, rank in ranks.items():
+        if module not in meant:
+            raise InvalidAdapter(
+                f"{_PREFIX}{module}.lora_A.weight",
+                f"is of a layer that {CONFIG} does not mean: {_meaning(settings)}. Put right which of the two is wrong",
+            )
+        said, key = targets.rank(module)
+        if rank != said:
+            raise InvalidAdapter(
+                f"{_PREFIX}{module}.lora_A.weight", f"has rank {rank}, but {key} in {CONFIG} is {said}; put it right"
+            )
+        targets.scale(module)
+    for module in sorted(meant - ranks.keys()):
+        if not any(part in _ROUTED for part in module.split(".")):
+            raise InvalidAdapter(
+                f"{_PREFIX}{module}.lora_A.weight",
+                f"is missing: {CONFIG} means {len(meant)} layers of {base.name} ({_meaning(settings)}), and {WEIGHTS} "
+                f"has tensors for {len(ranks)}",
+            )
+
+
+def _meaning(settings: config.Config) -> str:
+    """What the config says of its layers, in words of its own."""
+    said = {
+        "target_modules": _listed(settings.target_modules),
+        "exclude_modules": _listed(settings.exclude_modules),
+        "layers_to_transform": settings.layers_to_transform,
+        "layers_pattern": settings.layers_pattern,
+    }
+    return ", ".join(f"{key} is {value}" for key, value in said.items() if value not in (None, [], "", "[]"))
+
+
+def _listed(names: list[str] | str) -> str:
+    return repr(names if isinstance(names, str) else sorted(names))
 
 
 def _parse(key: str) -> tuple[str, str]:

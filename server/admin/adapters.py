@@ -6,25 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import UploadFile
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
 
 from adapters.errors import InvalidAdapter
-from adapters.files.validate import PICKLES
+from adapters.files import full
+from adapters.files.validate import CONFIG
 from adapters.registry import Adapter, Alias
-from adapters.store import FILES
+from adapters.store import TAKEN
+from server.admin.body import Body
 from server.http.auth import Administrator
 from server.services import Services, Use
 
 router = APIRouter(prefix="/admin/adapters")
 
+MAX_PARTS = 200  # of a form; a trainer leaves about 15 files in a folder
 
-class AdapterRequest(BaseModel):
+
+class AdapterRequest(Body):
     """An adapter in a folder on the server."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     path: str
@@ -35,16 +37,16 @@ async def register(request: Request, use: Use, administrator: Administrator) -> 
     """Register an adapter: JSON `{"name", "path"}` with a path under an allowed folder, or a multipart upload.
 
     The upload has a field `name` and the files of PEFT's save_pretrained: `adapter_config.json`,
-    `adapter_model.safetensors`, and `manifest.json` if there is one. The adapter is loaded on its first request.
+    `adapter_model.safetensors`, and `manifest.json` if there is one. What else lies in a trainer's folder is left
+    alone, by either way. The adapter is loaded on its first request.
     """
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await _register_upload(request, use)
     try:
         body = AdapterRequest.model_validate_json(await request.body())
     except ValidationError as error:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
-    source = _allowed(Path(body.path), use.settings.adapter_root)
-    return await _register(use, body.name, source)
+    return await _register(use, body.name, _allowed(body.path, use.settings.adapter_root))
 
 
 @router.get("")
@@ -92,22 +94,76 @@ async def remove(name: str, use: Use, administrator: Administrator, force: bool 
 
 
 async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
-    async with request.form(max_files=len(FILES) + len(PICKLES), max_fields=1) as form:
-        name = form.get("name")
-        if not isinstance(name, str):
+    try:
+        form = await request.form(max_files=MAX_PARTS, max_fields=MAX_PARTS)
+    except UnicodeError as error:  # of the charset that the content type names
+        raise HTTPException(400, f"The form's text cannot be read: {error}") from error
+    try:
+        name, path, files = _field(form, "name"), _field(form, "path"), _files(form)
+        if name is None:
             raise RequestValidationError([{"type": "missing", "loc": ("body", "name"), "msg": "Field required"}])
+        if not files and path is None:
+            raise InvalidAdapter(CONFIG, "is missing; send the files that PEFT's save_pretrained wrote")
+        if path is not None:
+            if files:
+                raise InvalidAdapter("path", f"was sent beside {', '.join(files)}; send one of them")
+            return await _register(use, name, _allowed(path, use.settings.adapter_root))
         with tempfile.TemporaryDirectory(prefix="upload-", dir=use.settings.data_dir) as folder:
-            for _, part in form.multi_items():
-                if isinstance(part, UploadFile):
-                    await anyio.to_thread.run_sync(_save, part, Path(folder))
+            for file, part in files.items():
+                await anyio.to_thread.run_sync(_save, part, Path(folder) / file)
             return await _register(use, name, Path(folder))
+    finally:
+        await form.close()
 
 
-def _save(part: UploadFile, folder: Path) -> None:
-    if part.filename not in (*FILES, *PICKLES):
-        raise InvalidAdapter(str(part.filename), f"is not a file of an adapter; expected {', '.join(FILES)}")
-    with (folder / part.filename).open("wb") as target:
-        shutil.copyfileobj(part.file, target)
+def _field(form: FormData, name: str) -> str | None:
+    """A text field of the form.
+
+    Raises:
+        RequestValidationError: it stands there several times with different values.
+    """
+    values = {value for value in form.getlist(name) if isinstance(value, str)}
+    if len(values) > 1:
+        found = f"was sent {len(values)} times with different values; send it once"
+        raise RequestValidationError([{"type": "value_error", "loc": ("body", name), "msg": found}])
+    return next(iter(values), None)
+
+
+def _files(form: FormData) -> dict[str, UploadFile]:
+    """The adapter's own files among the form's parts, by their names in PEFT's folder.
+
+    A client that sends a whole tree names parts with folders: the topmost one with a config counts. One that sends a
+    file without a name of its own (a browser's Blob) names the field instead.
+
+    Raises:
+        InvalidAdapter: a file is there twice, was sent as text, or no config is there.
+    """
+    folders: dict[tuple[str, ...], dict[str, UploadFile]] = {}
+    for field, part in form.multi_items():
+        if not isinstance(part, UploadFile):
+            if field in TAKEN:
+                raise InvalidAdapter(
+                    field, f"was sent as text, without a file name; send it as a file (curl: -F file=@{field})"
+                )
+            continue
+        *folder, name = (part.filename or "").replace("\\", "/").split("/")
+        if name not in TAKEN:
+            folder, name = [], field
+        if name in TAKEN and folders.setdefault(tuple(folder), {}).setdefault(name, part) is not part:
+            raise InvalidAdapter(name, "was sent twice; send one adapter at a time")
+    found = sorted((folder for folder, files in folders.items() if {CONFIG, full.CONFIG} & files.keys()), key=len)
+    if len(found) > 1 and len(found[0]) == len(found[1]):
+        both = " and ".join("/".join(folder) for folder in found[:2])
+        raise InvalidAdapter(CONFIG, f"was sent of two folders, {both}; send one adapter at a time")
+    if not found and folders:
+        sent = ", ".join(sorted(name for files in folders.values() for name in files))
+        raise InvalidAdapter(CONFIG, f"is missing beside {sent}; send the files that PEFT's save_pretrained wrote")
+    return folders[found[0]] if found else {}
+
+
+def _save(part: UploadFile, target: Path) -> None:
+    with target.open("wb") as stream:
+        shutil.copyfileobj(part.file, stream)
 
 
 async def _register(use: Services, name: str, source: Path) -> dict[str, Any]:
@@ -117,12 +173,15 @@ async def _register(use: Services, name: str, source: Path) -> dict[str, Any]:
     return await _answer(adapter, use)
 
 
-def _allowed(path: Path, roots: list[Path]) -> Path:
+def _allowed(given: str, roots: list[Path]) -> Path:
     """The folder with every link resolved, if it lies under an allowed one; no other is even looked at."""
-    resolved = path.resolve()
-    if not path.is_absolute() or not any(resolved.is_relative_to(root.resolve()) for root in roots):
+    try:
+        resolved = Path(given).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise InvalidAdapter("path", f"{given!r} is no path: {error}") from error
+    if not Path(given).is_absolute() or not any(resolved.is_relative_to(root.resolve()) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none: start the server with --adapter-root FOLDER, or upload the files"
-        raise InvalidAdapter("path", f"{path} is not an absolute path under an allowed folder ({allowed})")
+        raise InvalidAdapter("path", f"{given!r} is not an absolute path under an allowed folder ({allowed})")
     return resolved
 
 

@@ -3,22 +3,21 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from adapters.errors import InvalidAlias
 from adapters.registry import Alias
+from server.admin.body import Body, without_nulls
 from server.http.auth import Administrator
 from server.services import Use
 
 router = APIRouter(prefix="/admin/adapters/aliases")
 
 
-class AliasRequest(BaseModel):
+class AliasRequest(Body):
     """Where an alias is to point."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    weights: Annotated[dict[str, int], Field(min_length=1, max_length=100)]
+    weights: Annotated[dict[str, int], BeforeValidator(without_nulls), Field(min_length=1, max_length=100)]
 
 
 @router.get("")

@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from server.admin.body import Body
 from server.http.auth import Administrator
 from server.services import Use
 from server.state.keys import Key
@@ -12,10 +13,8 @@ from server.state.keys import Key
 router = APIRouter(prefix="/admin/keys")
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(Body):
     """A key to make."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     admin: bool = False

@@ -89,3 +89,9 @@ def test_shares_follow_the_weights_and_users_stay_where_they_are() -> None:
     assert {alias(v1=1, v2=0).pick(user) for user in users} == {"v1"}
     anonymous = Counter(alias(v1=90, v2=10).pick(None) for _ in range(2000))
     assert 0.05 < anonymous["v2"] / 2000 < 0.15
+
+
+@pytest.mark.parametrize("user", ["\ud83d", "a\0b", "\u202e", "x" * 1_000_000])
+def test_any_user_gets_one_version(user: str) -> None:
+    alias = Alias("ft:acme", {"ft:acme:v1": 50, "ft:acme:v2": 50}, None, "acme", 0, 0)
+    assert len({alias.pick(user) for _ in range(5)}) == 1

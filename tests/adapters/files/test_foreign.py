@@ -90,7 +90,7 @@ def test_what_is_right_already_is_not_touched(tiny_base: BaseModel, make_adapter
 
 
 def test_fused_layers_are_cut_into_their_parts(tiny_base: BaseModel, make_adapter: MakeAdapter, tmp_path: Path) -> None:
-    folder = make_adapter(tiny_base, config={"target_modules": ["qkv_proj", "gate_up_proj"]})
+    folder = make_adapter(tiny_base, rank=4, config={"target_modules": ["qkv_proj", "gate_up_proj"]})
     tensors: dict[str, torch.Tensor] = {}
     sizes = {"self_attn.qkv_proj": (64 + 32 + 32, 64), "mlp.gate_up_proj": (128 + 128, 64)}
     for layer in range(2):

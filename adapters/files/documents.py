@@ -1,0 +1,105 @@
+"""An adapter's JSON files as people's editors and shells leave them, read once and kept as plain UTF-8.
+
+PowerShell's `>` writes UTF-16 and Notepad a byte order mark. Python's `json.loads` guesses both from bytes; PEFT and
+vLLM open the file as text and do not. So what is stored is rewritten, and whoever reads it later reads what we did.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import InvalidAdapter
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32  # PEFT nests three deep; a reader's recursion limit depends on who calls it
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, in any encoding of Unicode.
+
+    Raises:
+        InvalidAdapter: it is no text, no JSON object, over a megabyte or nested too deeply, or holds what readers
+            disagree on: a key that stands twice, NaN or infinity, half of a surrogate pair.
+    """
+    name = path.name
+    try:
+        content = json.loads(_text(path), object_pairs_hook=lambda pairs: _once(name, pairs))
+    except InvalidAdapter:  # a ValueError too
+        raise
+    except RecursionError as error:
+        raise InvalidAdapter(name, f"is nested more than {MAX_DEPTH} deep") from error
+    except ValueError as error:
+        raise InvalidAdapter(name, f"is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidAdapter(name, f"holds a JSON {type(content).__name__}; expected an object, {{…}}")
+    _check(name, content)
+    return content
+
+
+def make_plain(path: Path, *, ascii_only: bool = False) -> None:
+    """Rewrite a JSON file as UTF-8 without a byte order mark; one that is so already keeps its bytes.
+
+    Args:
+        ascii_only: escape the rest too. PEFT and vLLM open adapter_config.json in the locale's encoding.
+
+    Raises:
+        InvalidAdapter: it is no text.
+    """
+    text = _text(path)
+    if ascii_only:  # outside of strings, JSON is ASCII
+        text = re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
+    if (plain := text.encode()) != path.read_bytes():
+        path.write_bytes(plain)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as PEFT does, but in its own order: the first of two patterns that match counts."""
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _text(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise InvalidAdapter(path.name, f"has {size} bytes; at most {MAX_BYTES} are allowed")
+    content = path.read_bytes()
+    encoding = json.detect_encoding(content)
+    try:
+        return content.decode(encoding).lstrip("\ufeff")  # a tool may put its mark before another's
+    except UnicodeDecodeError as error:
+        raise InvalidAdapter(
+            path.name, f"is no {encoding.upper()} text (byte {error.start}: {error.reason}); save it as UTF-8"
+        ) from error
+
+
+def _once(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise InvalidAdapter(f"{name}.{key}", "stands there twice; keep the one that is meant")
+        content[key] = value
+    return content
+
+
+def _check(name: str, content: dict[str, Any]) -> None:
+    """Look at every value, without recursion."""
+    found: list[tuple[str, Any, int]] = [(name, content, 1)]
+    while found:
+        place, value, depth = found.pop()
+        if depth > MAX_DEPTH:
+            raise InvalidAdapter(name, f"is nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            found += [(f"{place}.{key}", key, depth + 1) for key in value]
+            found += [(f"{place}.{key}", inner, depth + 1) for key, inner in value.items()]
+        elif isinstance(value, list):
+            found += [(f"{place}.{number}", inner, depth + 1) for number, inner in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InvalidAdapter(place, f"is {value}, which is no JSON number; expected a finite one")
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidAdapter(
+                    place, "holds half of a surrogate pair, which is no character; take it out"
+                ) from error
