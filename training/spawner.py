@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -56,42 +55,34 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # a child may end before it is noted
         pid = os.fork()
         if pid == 0:
-            _become_trainer(order, work, must_start_afresh)
+            return _as_trainer(order, work, must_start_afresh)  # and out of the process, as any program ends
         children[pid] = order["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     return 0
 
 
-def _become_trainer(order: dict[str, Any], work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> None:
+def _as_trainer(order: dict[str, Any], work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
     """All is as if the job had been named at the start of a process: its session, its log, its folder."""
-    status = 1
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        os.setsid()
-        answers = os.dup(1)
-        os.environ.update(order["environment"])
-        directory = JobDirectory(Path(order["job"]).parent)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(directory.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        for file, stream in ((nothing, 0), (log, 1), (log, 2)):
-            os.dup2(file, stream)
-        os.chdir(directory.path)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    os.setsid()
+    answers = os.dup(1)
+    os.environ.update(order["environment"])
+    directory = JobDirectory(Path(order["job"]).parent)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(directory.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for file, stream in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(file, stream)
+    os.chdir(directory.path)
 
-        def started() -> None:
-            _say({"started": order["id"], "pid": os.getpid()}, answers)
-            os.close(answers)
+    def started() -> None:
+        _say({"started": order["id"], "pid": os.getpid()}, answers)
+        os.close(answers)
 
-        if must_start_afresh(directory):
-            started()
-            os.execv(sys.executable, [sys.executable, "-P", "-m", "training", order["job"]])  # noqa: S606
-        status = work(directory, started)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:  # noqa: BLE001 (the process border)
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+    if must_start_afresh(directory):
+        started()
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "training", order["job"]])  # noqa: S606
+    return work(directory, started)
 
 
 def _say(answer: dict[str, Any], stream: int = 1) -> None:
