@@ -77,7 +77,6 @@ SECRETS = {
     "openai": "sk-" + "a1B2" * 5 + "T3BlbkFJ" + "c3D4" * 5,
     "private key": "-----BEGIN RSA PRIVATE KEY-----",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
-    "password in an address": "postgres://admin:hunter2secret@db.internal/prod",
 }
 
 
