@@ -93,7 +93,7 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
             integrations=[],
             labels={"team": "a"},
         )
-    assert [row.id for row in jobs.all()] == ["ftjob-2", "ftjob-1"]
+    assert [mark.id for mark in jobs.marks()] == ["ftjob-2", "ftjob-1"]
     assert [row.id for row in jobs.with_status("queued")] == ["ftjob-1", "ftjob-2"]
     assert jobs.advance("ftjob-1", "running")
     assert jobs.uses_file("file-1")

@@ -76,8 +76,11 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, one
 
 
-def load(text: str) -> Any:
+def load(text: str, *, halves: bool = False) -> Any:
     """The JSON value of a line.
+
+    Args:
+        halves: leave halves of characters to whoever reads the value.
 
     Raises:
         ValueError: says what is wrong with it: no UTF-8, no JSON, or half of a character in a string.
@@ -93,7 +96,7 @@ def load(text: str) -> Any:
         raise ValueError("not JSON: nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
-    if "\\ud" in text or "\\uD" in text:  # only an escape can hold half of a surrogate pair
+    if not halves and ("\\ud" in text or "\\uD" in text):  # only an escape can hold half of a surrogate pair
         half = next(_halves(value), None)
         if half is not None:
             raise ValueError(
