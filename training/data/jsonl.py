@@ -141,17 +141,17 @@ def _halves(value: Any) -> Iterator[str]:
 
 
 def _check_head(path: Path, head: bytes) -> None:
-    wide = next((name for mark, name in _WIDE if head.startswith(mark)), None)
-    if wide is None and b"\0" in head[:4] and head[:4].strip(b"\0"):  # JSON begins with ASCII
-        wide = "UTF-32" if head[:4].count(0) == 3 else "UTF-16"
-    if wide:
-        raise NotJsonLines(f"the file is {wide}; {_WANTED}. Save it as UTF-8")
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     kind = next((kind for mark, kind in _SIGNATURES.items() if start.startswith(mark)), None)
     if kind == "a ZIP archive" and _is_workbook(path):
         kind = "an Excel workbook"
     if kind:
         raise NotJsonLines(f"the file is {kind}; {_WANTED}")
+    wide = next((name for mark, name in _WIDE if head.startswith(mark)), None)
+    if wide is None and b"\0" in head[:4] and head[:4].strip(b"\0"):  # without a mark: JSON begins with ASCII
+        wide = "UTF-32" if head[:4].count(0) == 3 else "UTF-16"
+    if wide:
+        raise NotJsonLines(f"the file is {wide}; {_WANTED}. Save it as UTF-8")
 
 
 def _is_workbook(path: Path) -> bool:
