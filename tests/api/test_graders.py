@@ -13,8 +13,13 @@ import pytest
 from tests.inprocess import InProcess
 
 PATH = "/v1/fine_tuning/alpha/graders"
-CHECK: dict[str, Any] = {"type": "string_check", "name": "g", "operation": "eq"}
-CHECK |= {"input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+CHECK: dict[str, Any] = {
+    "type": "string_check",
+    "name": "g",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
 
 
 @pytest.fixture
@@ -92,7 +97,8 @@ GRADERS: list[dict[str, Any]] = [
 def test_what_validate_answers_is_valid(grader: Any, mode: Any, client: openai.OpenAI) -> None:
     answered = client.fine_tuning.alpha.graders.validate(grader=grader).grader
     assert answered is not None
-    again = client.fine_tuning.alpha.graders.validate(grader=answered.model_dump(mode=mode)).grader
+    dumped: Any = answered.model_dump(mode=mode)
+    again = client.fine_tuning.alpha.graders.validate(grader=dumped).grader
     assert again == answered
 
 
