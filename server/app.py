@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 TIDY_SECONDS = 600.0
 REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
+GRADERS = 4  # tried at a time, on threads of their own: a judge may take minutes, and Python hangs for seconds
 ROUTERS = (
     *(chat, completions, responses, embeddings, moderations, openai_batches),
     *(models, files, uploads, fine_tuning, graders, permissions),
@@ -153,6 +154,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         metrics,
         RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
         CapacityLimiter(REGISTRATIONS),
+        CapacityLimiter(GRADERS),
     )
 
 

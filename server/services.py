@@ -45,6 +45,7 @@ class Services:
     metrics: Metrics
     limits: RateLimits
     registrations: CapacityLimiter
+    graders: CapacityLimiter
 
     def needs_file(self, file_id: str) -> bool:
         """Whether a job or a batch that has not ended reads the file."""

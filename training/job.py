@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.graders.models import Grader
+from training.wire import Description
 
 Auto = Literal["auto"]
 
@@ -13,9 +14,7 @@ GPU_SHARE_VARIABLE = "TUNEPORT_GPU_MEMORY_SHARE"  # in the trainer's environment
 KEPT_CHECKPOINTS = 3  # as many as OpenAI keeps
 
 
-class _Hyperparameters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Hyperparameters(Description):
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Auto = "auto"
@@ -61,29 +60,23 @@ class ReinforcementHyperparameters(_Hyperparameters):
     )
 
 
-class Supervised(BaseModel):
+class Supervised(Description):
     """Learn the answers of conversations; `graders` (Tuneport's) judge the held-out ones at the end."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["supervised"] = "supervised"
     hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
-    graders: Annotated[list[Grader], Field(max_length=8)] = []
+    graders: list[Grader] = Field(default_factory=list, max_length=8)
 
 
-class Preference(BaseModel):
+class Preference(Description):
     """Learn to prefer one answer to another: DPO."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["dpo"] = "dpo"
     hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
 
 
-class Reinforcement(BaseModel):
+class Reinforcement(Description):
     """Learn what a grader rewards: GRPO."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["reinforcement"] = "reinforcement"
     grader: Grader
@@ -113,15 +106,18 @@ class Gate(BaseModel):
     max_retention_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
-class WandbIntegration(BaseModel):
+# Weights & Biases' limits; they go through the environment, which holds no NUL, with commas between the tags.
+WandbName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+WandbTag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f,]+$")]
+
+
+class WandbIntegration(Description):
     """Where Weights & Biases shows the metrics; needs the extra `wandb`, and WANDB_API_KEY in the environment."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    project: Annotated[str, Field(min_length=1)]
-    entity: str | None = None
-    name: str | None = None
-    tags: list[str] = []
+    project: WandbName
+    entity: WandbName | None = None
+    name: WandbName | None = None
+    tags: list[WandbTag] = Field(default_factory=list, max_length=64)
 
 
 class TrainingJob(BaseModel):

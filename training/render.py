@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters import template
+from training.data.messages import Message
 from training.data.reading import fail_on
-from training.data.rows import Example, Message, Pair, Row, Task
+from training.data.rows import Example, Pair, Row, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

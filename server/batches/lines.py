@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.data import jsonl
+from training.data.jsonl import quoted
+
 MAX_LINES = 50_000  # OpenAI's
 MAX_ERRORS = 100
+MAX_ID_CHARACTERS = 512  # of a custom_id; OpenAI names no limit
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,9 @@ class Line:
 
 def read(path: Path) -> Iterator[Line]:
     """The requests of a checked file."""
-    with path.open(encoding="utf-8") as stream:
-        for text in stream:
-            if text.strip():
-                content = json.loads(text)
-                yield Line(content["custom_id"], content["body"])
+    for _, text in jsonl.lines(path):
+        content = json.loads(text)
+        yield Line(content["custom_id"], content["body"])
 
 
 def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
@@ -36,36 +38,37 @@ def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
     def wrong(number: int | None, code: str, message: str, param: str | None = None) -> None:
         found.append({"code": code, "line": number, "message": message, "param": param})
 
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            if not raw.strip():
-                continue
+    try:
+        for number, text in jsonl.lines(path):
             if len(seen) >= MAX_LINES:
                 wrong(None, "too_many_tasks", f"more than {MAX_LINES} requests; split the file")
             if len(found) >= MAX_ERRORS:
                 break
             try:
-                line = json.loads(raw)
-            except (ValueError, RecursionError):
-                wrong(number, "invalid_json_line", "This line is not parseable as valid JSON.")
+                line = jsonl.load(text, halves=True)
+            except ValueError as error:
+                wrong(number, "invalid_json_line", f"This line is not parseable as valid JSON: {error}")
                 continue
             custom_id = line.get("custom_id") if isinstance(line, dict) else None
             if not isinstance(custom_id, str) or not custom_id:
                 wrong(number, "missing_required_parameter", "expected a string that names the request", "custom_id")
+            elif len(custom_id) > MAX_ID_CHARACTERS:
+                wrong(number, "invalid_request", f"longer than {MAX_ID_CHARACTERS} characters", "custom_id")
             elif custom_id in seen:
-                wrong(number, "duplicate_custom_id", f"{custom_id!r} names another line too", "custom_id")
+                wrong(number, "duplicate_custom_id", f"{quoted(custom_id)} names another line too", "custom_id")
             elif line.get("method") != "POST":
-                wrong(number, "invalid_method", f"method is {line.get('method')!r}; expected 'POST'", "method")
+                wrong(number, "invalid_method", f"method is {quoted(line.get('method'))}; expected 'POST'", "method")
             elif line.get("url") != endpoint:
-                wrong(
-                    number, "mismatched_endpoint", f"url is {line.get('url')!r}; the batch is for {endpoint!r}", "url"
-                )
+                other = f"url is {quoted(line.get('url'))}; the batch is for {endpoint!r}"
+                wrong(number, "mismatched_endpoint", other, "url")
             elif not isinstance(line.get("body"), dict):
                 wrong(number, "missing_required_parameter", "expected the request's object", "body")
             elif line["body"].get("stream"):
                 wrong(number, "invalid_request", "a batch cannot be streamed; leave 'stream' out", "body.stream")
             if isinstance(custom_id, str):
                 seen.add(custom_id)
+    except jsonl.NotJsonLines as error:
+        wrong(None, "invalid_file", str(error), "input_file_id")
     if not seen and not found:
         wrong(None, "empty_file", "the file holds no requests")
     return len(seen), found
@@ -91,8 +94,8 @@ class Answers:
         self._stream = path.open("a", encoding="utf-8")
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write an answer."""
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        """Write an answer, in ASCII: a custom_id comes back as it was, be it half of an emoji."""
+        self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
         self.done[record["custom_id"]] = succeeded(record)
 
@@ -102,7 +105,7 @@ class Answers:
 
     def split(self, good: Path, bad: Path) -> None:
         """Write the answers that succeeded and those that did not into files of their own."""
-        with self._path.open(encoding="utf-8") as lines, good.open("w") as well, bad.open("w") as badly:
+        with self._path.open("rb") as lines, good.open("wb") as well, bad.open("wb") as badly:
             for line in lines:
                 (well if succeeded(json.loads(line)) else badly).write(line)
 

@@ -1,16 +1,16 @@
 """`/v1/batches`: create, retrieve, list, cancel."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
 
 from server.http.auth import Caller
-from server.openai.files import ExpiresAfter
-from server.openai.lists import After, Limit, page
+from server.openai.lists import After, Known, Limit, page
+from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Use
 from server.state.errors import InvalidState
 from server.state.tables import BatchRow
+from training.wire import Description
 
 router = APIRouter(prefix="/v1/batches")
 
@@ -18,15 +18,13 @@ Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "
 STATUSES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(Description):
     """A batch to begin."""
-
-    model_config = ConfigDict(extra="ignore")
 
     input_file_id: str
     endpoint: Endpoint
     completion_window: Literal["24h"]
-    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 
@@ -42,10 +40,10 @@ async def create(body: BatchRequest, use: Use, caller: Caller) -> dict[str, Any]
     return _wire(row)
 
 
-@router.get("")
+@router.get("", dependencies=[Known])
 def list_batches(use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """All batches, newest first."""
-    return page([_wire(row) for row in use.batches.list()], after, limit)
+    return page(use.batches.list(), after, limit, _wire)
 
 
 @router.get("/{batch_id}")

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, Field
 
 from server.http.auth import Caller
-from server.openai.lists import After, page
+from server.openai.lists import After, Known, page
+from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Use
 from server.state.errors import InvalidState
 from server.state.files import StoredFile
@@ -17,13 +17,6 @@ router = APIRouter(prefix="/v1/files")
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 
-class ExpiresAfter(BaseModel):
-    """When a file goes: so many seconds after it came."""
-
-    anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
-
-
 @router.post("")
 def create(
     use: Use,
@@ -31,13 +24,19 @@ def create(
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
-    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
+    seconds: Annotated[Seconds | None, Form(alias="expires_after[seconds]")] = None,
 ) -> dict[str, Any]:
     """Upload a file."""
-    return wire(use.files.create(file.file, file.filename or "file", purpose, expires_after=seconds))
+    if (anchor is None) != (seconds is None):
+        missing = "expires_after[anchor]" if anchor is None else "expires_after[seconds]"
+        raise InvalidState(f"expires_after needs anchor and seconds; {missing} is missing", missing)
+    name = file.filename or "file"
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise InvalidState(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
+    return wire(use.files.create(file.file, name, purpose, expires_after=seconds))
 
 
-@router.get("")
+@router.get("", dependencies=[Known])
 def list_files(
     use: Use,
     caller: Caller,
@@ -47,8 +46,8 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
     """All files, newest first unless `order` says otherwise."""
-    items = [wire(file) for file in use.files.list(purpose)]
-    return page(items if order == "desc" else items[::-1], after, limit)
+    found = use.files.list(purpose)
+    return page(found if order == "desc" else found[::-1], after, limit, wire)
 
 
 @router.get("/{file_id}")
@@ -61,7 +60,8 @@ def retrieve(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
 def content(file_id: str, use: Use, caller: Caller) -> FileResponse:
     """One file's bytes."""
     file = use.files.get(file_id)
-    return FileResponse(file.path, media_type="application/octet-stream", filename=file.filename)
+    name = file.filename.replace("\\", "/").rpartition("/")[2]  # a folder of the sender's is none of the receiver's
+    return FileResponse(file.path, media_type="application/octet-stream", filename=name or file.id)
 
 
 @router.delete("/{file_id}")

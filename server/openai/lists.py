@@ -1,33 +1,77 @@
 """OpenAI's lists: `{"object": "list", "data", "has_more"}` with a cursor, the id of the last item seen."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
+from fastapi.routing import APIRoute
 
 from server.state.errors import InvalidState
 
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 
+Item = TypeVar("Item")
 
-def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+
+def _only_known(request: Request) -> None:
+    """Refuse a filter that the list does not have: its answer would be everything, and a script would act on that."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known and not (name.startswith("metadata[") and "metadata" in known):
+            raise InvalidState(f"{name[:100]!r} is no parameter of this list; it has {', '.join(known)}", name[:100])
+
+
+Known = Depends(_only_known)
+
+
+def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, str] | None], bool]:
+    """Whether an item's labels fit the query: `metadata[k]=v` for each pair, or `metadata=null` for none at all.
+
+    Raises:
+        InvalidState: it is neither, or both.
+    """
+    wanted = [
+        (name.removeprefix("metadata[").removesuffix("]"), value)
+        for name, value in request.query_params.multi_items()
+        if name.startswith("metadata[")
+    ]
+    if metadata is None:
+        return lambda labels: all((labels or {}).get(key) == value for key, value in wanted)
+    if metadata != "null" or wanted:
+        raise InvalidState("expected metadata[key]=value, or metadata=null alone for those without", "metadata")
+    return lambda labels: not labels
+
+
+def page(
+    items: Sequence[Item], after: str | None, limit: int, wire: Callable[[Item], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The page of `items` behind the item with id `after`.
+
+    Args:
+        items: as they are shown, or rows with an `id`.
+        wire: shows a row; called for those of the page only.
 
     Raises:
         InvalidState: there is no such item.
     """
     start = 0
     if after is not None:
-        index = next((index for index, item in enumerate(items) if item["id"] == after), None)
+        index = next((index for index, item in enumerate(items) if _id(item) == after), None)
         if index is None:
-            raise InvalidState(f"no item {after!r} to go on after", "after")
+            raise InvalidState(f"no item {after[:100]!r} to go on after", "after")
         start = index + 1
-    data = list(items[start : start + limit])
+    data = [wire(item) if wire else item for item in items[start : start + limit]]
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
+        "first_id": _id(data[0]) if data else None,
+        "last_id": _id(data[-1]) if data else None,
         "has_more": start + limit < len(items),
     }
+
+
+def _id(item: Any) -> str:
+    return item["id"] if isinstance(item, dict) else item.id

@@ -3,32 +3,30 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.http.auth import Caller
-from server.openai.files import ExpiresAfter, Purpose, wire
+from server.openai.files import Purpose, wire
+from server.openai.wire import ExpiresAfter, FileName
 from server.services import Use
 from server.state.uploads import Upload
+from training.wire import Description
 
 router = APIRouter(prefix="/v1/uploads")
 
 
-class UploadRequest(BaseModel):
+class UploadRequest(Description):
     """An upload to begin."""
 
-    model_config = ConfigDict(extra="ignore")
-
     bytes: Annotated[int, Field(ge=1)]
-    filename: Annotated[str, Field(min_length=1, max_length=512)]
+    filename: FileName
     mime_type: str
     purpose: Purpose
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteRequest(BaseModel):
+class CompleteRequest(Description):
     """Its parts in order, and what all of it should be."""
-
-    model_config = ConfigDict(extra="ignore")
 
     part_ids: Annotated[list[str], Field(min_length=1, max_length=10_000)]
     md5: str | None = None

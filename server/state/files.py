@@ -68,8 +68,7 @@ class Files:
             TooLarge: over the limit.
             InvalidState: empty, or training data that is no JSONL by its name.
         """
-        if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
-            raise InvalidState(f"{filename!r} is no JSONL file; training data must be named *.jsonl", "file")
+        check_name(filename, purpose, "file")
         file_id = file_id or random_id("file-")
         partial = self._root / ".partial" / file_id
         size = 0
@@ -144,6 +143,16 @@ class Files:
         return StoredFile(
             row.id, row.filename, row.purpose, row.bytes, row.created_at, row.expires_at, self._root / row.id
         )
+
+
+def check_name(filename: str, purpose: str, param: str) -> None:
+    """Refuse a name that does not fit the purpose, before the bytes have come.
+
+    Raises:
+        InvalidState: training data that is no JSONL by its name.
+    """
+    if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
+        raise InvalidState(f"{filename[:100]!r} is no JSONL file; training data must be named *.jsonl", param)
 
 
 def _expired(row: FileRow) -> bool:

@@ -1,11 +1,14 @@
 """Rows of fine-tuning jobs, and the steps their status may take."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from server.state.errors import InvalidState, NotFound
 from server.state.tables import JobRow
@@ -16,6 +19,14 @@ WAITING = "queued"
 RUNNING = ("validating_files", "running")
 PAUSED = "paused"
 ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a list is filtered by, without the rest of a row."""
+
+    id: str
+    labels: dict[str, str] | None
 
 
 class Jobs:
@@ -47,28 +58,38 @@ class Jobs:
         labels: dict[str, str] | None,
     ) -> JobRow:
         """Queue a job."""
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            row = JobRow(
-                id=job_id,
-                number=(session.scalar(select(func.max(JobRow.number))) or 0) + 1,
-                status=WAITING,
-                model=model,
-                parent=parent,
-                training_file=training_file,
-                validation_file=validation_file,
-                retention_file=retention_file,
-                result_name=result_name,
-                seed=seed,
-                hyperparameters=method.hyperparameters.model_dump(),
-                method=method.model_dump(),
-                gate=gate.model_dump(),
-                accept_findings=accept_findings,
-                integrations=integrations,
-                labels=labels,
-                created_at=int(time.time()),
-            )
-            session.add(row)
-        return row
+        values: dict[str, Any] = {
+            "id": job_id,
+            "status": WAITING,
+            "model": model,
+            "parent": parent,
+            "training_file": training_file,
+            "validation_file": validation_file,
+            "retention_file": retention_file,
+            "result_name": result_name,
+            "seed": seed,
+            "hyperparameters": method.hyperparameters.model_dump(),
+            "method": method.model_dump(),
+            "gate": gate.model_dump(),
+            "accept_findings": accept_findings,
+            "integrations": integrations,
+            "labels": labels,
+            "created_at": int(time.time()),
+        }
+        self._insert(values)
+        return self.get(job_id)
+
+    @retry(
+        retry=retry_if_exception_type(IntegrityError),
+        stop=stop_after_attempt(20),
+        wait=wait_random(0, 0.2),
+        reraise=True,
+    )
+    def _insert(self, values: dict[str, Any]) -> None:
+        """Store a row under the next number; where two transactions see the same one, the later tries again."""
+        number = select(func.coalesce(func.max(JobRow.number), 0) + 1).scalar_subquery()
+        with Session(self._engine) as session, session.begin():
+            session.execute(insert(JobRow).values(number=number, **values))
 
     def get(self, job_id: str) -> JobRow:
         """The job of that id.
@@ -82,10 +103,16 @@ class Jobs:
             raise NotFound(f"Could not find fine tune: {job_id}")
         return row
 
-    def all(self) -> list[JobRow]:
-        """All jobs, newest first."""
+    def marks(self) -> list[Mark]:
+        """All jobs' marks, newest first."""
         with Session(self._engine) as session:
-            return list(session.scalars(select(JobRow).order_by(JobRow.number.desc())))
+            rows = session.execute(select(JobRow.id, JobRow.labels).order_by(JobRow.number.desc()))
+            return [Mark(job_id, labels) for job_id, labels in rows]
+
+    def several(self, job_ids: list[str]) -> list[JobRow]:
+        """The jobs of these ids, newest first."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)).order_by(JobRow.number.desc())))
 
     def with_status(self, *statuses: str) -> list[JobRow]:
         """Jobs of these statuses, oldest first."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Dialect, Engine, Integer, String, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from adapters.database import migrate as migrate_package
@@ -13,15 +13,29 @@ class Base(DeclarativeBase):
     """Declarative base."""
 
 
+class Written(TypeDecorator[str]):
+    """Text in a column, stored or looked for; NUL, which PostgreSQL does not take, becomes U+FFFD.
+
+    It comes in with file names of forms and with ids in URLs.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """As the database gets it."""
+        return None if value is None else value.replace("\0", "\ufffd")
+
+
 class KeyRow(Base):
     """An API key; only its hash is kept."""
 
     __tablename__ = "keys"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    name: Mapped[str] = mapped_column(String(256))
-    hash: Mapped[str] = mapped_column(String(64), unique=True)
-    hint: Mapped[str] = mapped_column(String(32))
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Written(256))
+    hash: Mapped[str] = mapped_column(Written(64), unique=True)
+    hint: Mapped[str] = mapped_column(Written(32))
     admin: Mapped[bool] = mapped_column(Boolean)
     created_at: Mapped[int] = mapped_column(BigInteger)
 
@@ -31,9 +45,9 @@ class FileRow(Base):
 
     __tablename__ = "files"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    filename: Mapped[str] = mapped_column(Text)
-    purpose: Mapped[str] = mapped_column(String(64))
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(Written())
+    purpose: Mapped[str] = mapped_column(Written(64))
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
@@ -44,15 +58,15 @@ class UploadRow(Base):
 
     __tablename__ = "uploads"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    filename: Mapped[str] = mapped_column(Text)
-    purpose: Mapped[str] = mapped_column(String(64))
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(Written())
+    purpose: Mapped[str] = mapped_column(Written(64))
     bytes: Mapped[int] = mapped_column(BigInteger)
-    status: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(Written(16))
     created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int] = mapped_column(BigInteger)
     file_expires_after: Mapped[int | None] = mapped_column(BigInteger)
-    file_id: Mapped[str | None] = mapped_column(String(64))
+    file_id: Mapped[str | None] = mapped_column(Written(64))
 
 
 class PermissionRow(Base):
@@ -61,9 +75,9 @@ class PermissionRow(Base):
     __tablename__ = "checkpoint_permissions"
     __table_args__ = (UniqueConstraint("checkpoint", "project_id"),)
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    checkpoint: Mapped[str] = mapped_column(String(256), index=True)
-    project_id: Mapped[str] = mapped_column(String(64))
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(Written(256), index=True)
+    project_id: Mapped[str] = mapped_column(Written(64))
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -72,15 +86,15 @@ class JobRow(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, unique=True)
-    status: Mapped[str] = mapped_column(String(32), index=True)
-    model: Mapped[str] = mapped_column(String(256))
-    parent: Mapped[str | None] = mapped_column(String(256))
-    training_file: Mapped[str] = mapped_column(String(64))
-    validation_file: Mapped[str | None] = mapped_column(String(64))
-    retention_file: Mapped[str | None] = mapped_column(String(64))
-    result_name: Mapped[str] = mapped_column(String(256))
+    status: Mapped[str] = mapped_column(Written(32), index=True)
+    model: Mapped[str] = mapped_column(Written(256))
+    parent: Mapped[str | None] = mapped_column(Written(256))
+    training_file: Mapped[str] = mapped_column(Written(64))
+    validation_file: Mapped[str | None] = mapped_column(Written(64))
+    retention_file: Mapped[str | None] = mapped_column(Written(64))
+    result_name: Mapped[str] = mapped_column(Written(256))
     seed: Mapped[int] = mapped_column(BigInteger)
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     method: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -90,9 +104,9 @@ class JobRow(Base):
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
     created_at: Mapped[int] = mapped_column(BigInteger)
     finished_at: Mapped[int | None] = mapped_column(BigInteger)
-    fine_tuned_model: Mapped[str | None] = mapped_column(String(256))
+    fine_tuned_model: Mapped[str | None] = mapped_column(Written(256))
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
-    result_file: Mapped[str | None] = mapped_column(String(64))
+    result_file: Mapped[str | None] = mapped_column(Written(64))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
@@ -101,8 +115,8 @@ class ResponseRow(Base):
 
     __tablename__ = "responses"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    previous_id: Mapped[str | None] = mapped_column(String(64))
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    previous_id: Mapped[str | None] = mapped_column(Written(64))
     created_at: Mapped[int] = mapped_column(BigInteger, index=True)
     items: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -113,10 +127,10 @@ class BatchRow(Base):
 
     __tablename__ = "batches"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    endpoint: Mapped[str] = mapped_column(String(64))
-    input_file: Mapped[str] = mapped_column(String(64))
-    status: Mapped[str] = mapped_column(String(16), index=True)
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(Written(64))
+    input_file: Mapped[str] = mapped_column(Written(64))
+    status: Mapped[str] = mapped_column(Written(16), index=True)
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
     output_expires_after: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[int] = mapped_column(BigInteger)
@@ -126,8 +140,8 @@ class BatchRow(Base):
     completed: Mapped[int] = mapped_column(Integer)
     failed: Mapped[int] = mapped_column(Integer)
     errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
-    output_file: Mapped[str | None] = mapped_column(String(64))
-    error_file: Mapped[str | None] = mapped_column(String(64))
+    output_file: Mapped[str | None] = mapped_column(Written(64))
+    error_file: Mapped[str | None] = mapped_column(Written(64))
 
 
 def migrate(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
 from server.state.errors import InvalidState, NotFound, TooLarge
-from server.state.files import Files, Readable, StoredFile
+from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
 from server.state.tables import UploadRow
 
@@ -63,7 +63,9 @@ class Uploads:
 
         Raises:
             TooLarge: over the limit of a file.
+            InvalidState: training data that is no JSONL by its name.
         """
+        check_name(filename, purpose, "filename")
         if size > self._max_bytes:
             raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed")
         now = int(time.time())

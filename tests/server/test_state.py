@@ -2,6 +2,7 @@
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
             integrations=[],
             labels={"team": "a"},
         )
-    assert [row.id for row in jobs.all()] == ["ftjob-2", "ftjob-1"]
+    assert [mark.id for mark in jobs.marks()] == ["ftjob-2", "ftjob-1"]
     assert [row.id for row in jobs.with_status("queued")] == ["ftjob-1", "ftjob-2"]
     assert jobs.advance("ftjob-1", "running")
     assert jobs.uses_file("file-1")
@@ -102,3 +103,31 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
     assert jobs.get("ftjob-1").fine_tuned_model is None
     with pytest.raises(InvalidState, match="already ended"):
         jobs.cancel("ftjob-1")
+
+
+def test_jobs_created_at_once_get_a_number_each(database: Engine, tmp_path: Path) -> None:
+    jobs = Jobs(database, tmp_path / "jobs")
+
+    def create(number: int) -> None:
+        jobs.create(
+            f"ftjob-{number}", model="m", parent=None, training_file="file-1", validation_file=None,
+            retention_file=None, result_name="ft:m:o::1", seed=0, method=Supervised(), gate=Gate(),
+            accept_findings=False, integrations=[], labels={"n": str(number)},
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(30) as pool:
+        list(pool.map(create, range(60)))
+    marks = jobs.marks()
+    assert len(marks) == 60
+    assert [row.id for row in jobs.several([mark.id for mark in marks[:3]])] == [mark.id for mark in marks[:3]]
+    assert sorted(row.number for row in jobs.with_status("queued")) == list(range(1, 61))
+
+
+def test_a_nul_reaches_no_database(database: Engine, tmp_path: Path) -> None:
+    """SQLite would take it, PostgreSQL answers with an error that nobody expects."""
+    files = Files(database, tmp_path / "files", max_bytes=100)
+    stored = files.create(io.BytesIO(b"x"), "a\0.jsonl", "fine-tune")
+    assert stored.filename == "a\ufffd.jsonl"
+    assert files.list("fine-tune\0") == []
+    with pytest.raises(NotFound):
+        files.get(f"{stored.id}\0")

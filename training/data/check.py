@@ -6,6 +6,7 @@ drop. Adding a check: a class as `findings.Check` describes it, and its name in 
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING
 from training.data.answers import AnswerLengths, Boilerplate, Imbalance
 from training.data.duplicates import Contradictions, Duplicates
 from training.data.findings import Check, DataReport, Finding, Lengths, found
+from training.data.jsonl import NotJsonLines, lines, quoted
 from training.data.languages import Languages
 from training.data.private import PersonalData, Secrets
-from training.data.reading import lines
 from training.data.rows import Example, Kind, Row, parse
 from training.data.tokens import Tokens
 from training.defaults import MIN_ROWS
@@ -32,9 +33,12 @@ class _Format:
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
+        self.whole: str | None = None  # what the file is instead of JSONL
 
     def findings(self) -> Iterable[Finding]:
         """The first faults, in words."""
+        if self.whole:
+            yield Finding(check="format", level="error", message=self.whole, count=1)
         kinds = Counter(self.drops.values())
         common = "; ".join(f"{why} ({count}x)" if count > 1 else why for why, count in kinds.most_common(5))
         yield from found("format", "error", list(self.drops), f"{len(self.drops)} lines cannot be read: {common}")
@@ -68,6 +72,32 @@ class _Roles:
         )
 
 
+class _Unread:
+    """Keys that nothing reads: neither the loss nor, later, the model sees them."""
+
+    def __init__(self) -> None:
+        self.drops: dict[int, str] = {}
+        self._lines: list[int] = []
+        self._keys: Counter[str] = Counter()
+
+    def add(self, row: Row) -> None:
+        """See a row."""
+        if row.unread:
+            self._lines.append(row.line)
+            self._keys.update(row.unread)
+
+    def findings(self, rows: int) -> Iterable[Finding]:
+        """What was found."""
+        keys = ", ".join(f"{quoted(key)} ({count}x)" for key, count in self._keys.most_common(5))
+        yield from found(
+            "unread_fields",
+            "warning",
+            self._lines,
+            f"{len(self._lines)} rows have fields that training does not read: {keys}. What they say must stand in a "
+            "content, or is not learnt",
+        )
+
+
 def check(
     path: Path,
     kind: Kind = "supervised",
@@ -90,15 +120,18 @@ def check(
     form = _Format()
     checks, tokens = _checks(validation, kind, tokenizer, limit)
     rows = 0
-    for number, raw in lines(path):
-        try:
-            row = parse(raw, number, kind)
-        except ValueError as error:
-            form.drops[number] = str(error)
-            continue
-        rows += 1
-        for one in checks:
-            one.add(row)
+    try:
+        for number, text in lines(path):
+            try:
+                row = parse(text, number, kind)
+            except ValueError as error:
+                form.drops[number] = str(error)
+                continue
+            rows += 1
+            for one in checks:
+                one.add(row)
+    except NotJsonLines as error:
+        form.whole, clean = str(error), None
     findings = [*form.findings(), *(finding for one in checks for finding in one.findings(rows))]
     if rows < MIN_ROWS:
         few = f"only {rows} rows can be trained on; at least {MIN_ROWS} are needed"
@@ -120,6 +153,7 @@ def _checks(
     tokens = Tokens(tokenizer, limit) if tokenizer else None
     checks: list[Check] = [
         _Roles(),
+        _Unread(),
         Secrets(),
         Duplicates(_readable(validation, kind) if validation else ()),
         Contradictions(),
@@ -134,21 +168,22 @@ def _checks(
 
 def _readable(path: Path, kind: Kind) -> Iterable[Row]:
     """The rows of a validation file; its faults are its own report's."""
-    for number, raw in lines(path):
-        try:
-            yield parse(raw, number, kind)
-        except ValueError:
-            continue
+    try:
+        for number, text in lines(path):
+            with suppress(ValueError):
+                yield parse(text, number, kind)
+    except NotJsonLines:
+        return
 
 
 def _write_clean(path: Path, clean: Path, drops: list[dict[int, str]], dropped: Callable[[int, str], object]) -> None:
     partial = clean.with_name(clean.name + ".partial")
     try:
-        with partial.open("wb") as stream:
-            for number, raw in lines(path):
+        with partial.open("w", encoding="utf-8") as stream:
+            for number, text in lines(path):
                 why = next((reasons[number] for reasons in drops if number in reasons), None)
                 if why is None:
-                    stream.write(raw if raw.endswith(b"\n") else raw + b"\n")
+                    stream.write(text + "\n")
                 else:
                     dropped(number, why)
         partial.replace(clean)

@@ -16,7 +16,8 @@ from stdnum.us import ssn
 from training.data.findings import Finding, found
 from training.data.rows import Row
 
-_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", re.IGNORECASE)
+# Bounded as RFC 5321 and 1035 bound its parts, so that a row of a megabyte takes no longer than its length.
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-z]{2,24}\b", re.IGNORECASE)
 _EXAMPLE_MAIL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\.\w+|[\w-]+\.(?:test|example|invalid))$", re.IGNORECASE
 )  # RFC 2606
@@ -26,10 +27,8 @@ _SSN = re.compile(r"\b\d{3}-\d{2}-\d{4}\b")
 _PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
 # The detectors with a form of their own; those of entropy and of key words find too much in prose.
 _DETECTORS = (
-    "artifactory.ArtifactoryDetector",
     "aws.AWSKeyDetector",
     "azure_storage_key.AzureStorageKeyDetector",
-    "basic_auth.BasicAuthDetector",
     "discord.DiscordBotTokenDetector",
     "github_token.GitHubTokenDetector",
     "gitlab_token.GitLabTokenDetector",
@@ -46,19 +45,26 @@ _DETECTORS = (
     "telegram_token.TelegramBotTokenDetector",
     "twilio.TwilioKeyDetector",
 )
+# Those whose form others have too: the invoice AP2024001234, the example postgres://user:password@localhost.
+_WEAK_DETECTORS = ("artifactory.ArtifactoryDetector", "basic_auth.BasicAuthDetector")
+# Some of their patterns take quadratic time, so a long row is looked at in pieces; longer than a token's overlap.
+_PIECE, _OVERLAP = 4_096, 2_048
 
 
 class Secrets:
-    """Keys, tokens and passwords in addresses."""
+    """Keys and tokens; what may be one, as a password in an address, is worth a warning."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
+        self._possible: list[int] = []
 
     def add(self, row: Row) -> None:
         """See a row."""
-        kind = secret(row.text)
-        if kind:
+        text = row.text
+        if kind := _secret(text, _DETECTORS):
             self.drops[row.line] = f"it holds a secret: {kind}"
+        elif _secret(text, _WEAK_DETECTORS):
+            self._possible.append(row.line)
 
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""
@@ -69,6 +75,12 @@ class Secrets:
             list(self.drops),
             f"{len(self.drops)} rows hold secrets ({', '.join(kinds)}), which the model could be made to recite. Take "
             "them out, and revoke them",
+        )
+        yield from found(
+            "possible_secrets",
+            "warning",
+            self._possible,
+            f"{len(self._possible)} rows may hold passwords (in addresses, or as Artifactory has them): look at them",
         )
 
 
@@ -97,16 +109,20 @@ class PersonalData:
             )
 
 
-def secret(text: str) -> str | None:
+def _secret(text: str, detectors: tuple[str, ...]) -> str | None:
     """The kind of the first secret in the text."""
-    return next((plugin.secret_type for plugin in _plugins() if any(True for _ in plugin.analyze_string(text))), None)
+    pieces = [text[start : start + _PIECE + _OVERLAP] for start in range(0, max(1, len(text) - _OVERLAP), _PIECE)]
+    for plugin in _plugins(detectors):
+        if any(True for piece in pieces for _ in plugin.analyze_string(piece)):
+            return plugin.secret_type
+    return None
 
 
 @cache
-def _plugins() -> list[Any]:
+def _plugins(detectors: tuple[str, ...]) -> list[Any]:
     from importlib import import_module
 
-    names = (name.rpartition(".") for name in _DETECTORS)
+    names = (name.rpartition(".") for name in detectors)
     return [getattr(import_module(f"detect_secrets.plugins.{module}"), kind)() for module, _, kind in names]
 
 

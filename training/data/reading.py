@@ -1,10 +1,11 @@
 """Files of rows: read line by line, refused with every faulty line named, split without leakage."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from training.data.jsonl import NotJsonLines, lines
 from training.data.rows import Kind, Row, parse
 from training.defaults import MAX_VALIDATION_ROWS, MIN_ROWS, VALIDATION_SHARE
 from training.errors import InvalidTrainingData
@@ -14,27 +15,22 @@ MAX_PROBLEMS_SHOWN = 20
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and their bytes, blank lines left out."""
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            if raw.strip():
-                yield number, raw
-
-
 def read(path: Path, kind: Kind, param: str = "training_file", min_rows: int = MIN_ROWS) -> list[Row]:
     """The rows of a JSONL file.
 
     Raises:
-        InvalidTrainingData: lists every faulty line, or says that there are fewer than `min_rows`.
+        InvalidTrainingData: lists every faulty line, or says what else the file is, or that it has too few rows.
     """
     rows: list[Row] = []
     problems: list[str] = []
-    for number, raw in lines(path):
-        try:
-            rows.append(parse(raw, number, kind))
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
+    try:
+        for number, text in lines(path):
+            try:
+                rows.append(parse(text, number, kind))
+            except ValueError as error:
+                problems.append(f"line {number}: {error}")
+    except NotJsonLines as error:
+        raise InvalidTrainingData(str(error), param) from None
     fail_on(problems, param)
     if len(rows) < min_rows:
         raise InvalidTrainingData(

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from adapters import template
 from training.data.findings import Finding, Lengths, found
-from training.data.rows import Example, Message, Pair, Row
+from training.data.messages import Message
+from training.data.rows import Example, Pair, Row
 from training.render import tools, turns
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Tokens:
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""
         self._count()
-        long = [line for line in self.drops if line not in set(self._refused)]
+        refused = set(self._refused)
+        long = [line for line in self.drops if line not in refused]
         hint = "; most of them: the data were made for a larger context" if len(long) > MAX_TOO_LONG * rows else ""
         yield from found(
             "too_long",

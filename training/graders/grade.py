@@ -78,7 +78,10 @@ def _one(
     if isinstance(grader, models.StringCheck):
         value = float(_compares(grader.operation, text, reference))
     else:
-        value = similarity.similarity(grader.evaluation_metric, text, reference)
+        try:
+            value = similarity.similarity(grader.evaluation_metric, text, reference)
+        except similarity.TooLong as error:
+            return Grade(0.0, {grader.name: 0.0}, {"other_error": str(error)})
     return Grade(value, {grader.name: value})
 
 

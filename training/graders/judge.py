@@ -1,6 +1,7 @@
 """A score_model grader: ask a model behind any endpoint of OpenAI's shape for a number.
 
-The judge is told to answer with JSON; the first number in its answer counts. `response_format` is not asked for: half
+The judge is told to answer with JSON; the last `result` in its answer counts, or else the last number: judges think
+aloud first, in numbered points. `response_format` is not asked for: half
 of the servers that speak this API refuse it.
 """
 
@@ -20,6 +21,7 @@ from training.graders.templates import fill
 URL_VARIABLE = "TUNEPORT_JUDGE_URL"
 KEY_VARIABLE = "TUNEPORT_JUDGE_API_KEY"
 TIMEOUT_SECONDS = 120.0
+_RESULT = re.compile(r'"result"\s*:\s*"?(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)')
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -97,10 +99,10 @@ def _number(text: str, low: float, high: float) -> float:
         found = parsed["result"] if isinstance(parsed, dict) else parsed
         value = float(found)
     except (ValueError, TypeError, KeyError):
-        first = _NUMBER.search(text)
-        if first is None:
+        found = _RESULT.findall(text) or _NUMBER.findall(text)
+        if not found:
             raise JudgeRefused(f"the judge answered {text[:200]!r}, which holds no number") from None
-        value = float(first.group())
+        value = float(found[-1])
     if not low <= value <= high:
         raise JudgeRefused(f"the judge answered {value:g}; expected a number from {low:g} to {high:g}")
     return value

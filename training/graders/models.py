@@ -2,18 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from training.graders.formula import check_formula
 from training.graders.templates import check_template
+from training.wire import Description, Text
 
 MAX_SOURCE_BYTES = 256_000  # OpenAI's limit on a Python grader
+
+MAX_GRADERS = 16  # of a multi grader; OpenAI names no limit
+MAX_JUDGE_MESSAGES = 32
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Grader(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Grader(Description):
+    model_config = ConfigDict(frozen=True)
 
     name: Name
 
@@ -30,8 +34,8 @@ class StringCheck(_Grader):
     """1 where `input` compares to `reference`, else 0. `like` is "contains", `ilike` that without case."""
 
     type: Literal["string_check"]
-    input: str
-    reference: str
+    input: Text
+    reference: Text
     operation: Literal["eq", "ne", "like", "ilike"]
 
 
@@ -39,8 +43,8 @@ class TextSimilarity(_Grader):
     """How near `input` is to `reference`, 0 to 1. `cosine` needs an embedding model, which a trainer has not."""
 
     type: Literal["text_similarity"]
-    input: str
-    reference: str
+    input: Text
+    reference: Text
     evaluation_metric: Literal[
         "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
     ]
@@ -51,56 +55,59 @@ class Python(_Grader):
 
     type: Literal["python"]
     source: Annotated[str, Field(max_length=MAX_SOURCE_BYTES)]
-    image_tag: str | None = None
+    image_tag: Name | None = None
 
     @model_validator(mode="after")
     def _compiles(self) -> "Python":
         try:
             compile(self.source, "<grader>", "exec")
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             raise ValueError(f"source is not Python: {error}") from error
         if "def grade" not in self.source:
             raise ValueError("source defines no function `grade(sample, item)`")
         return self
 
 
-class JudgeMessage(BaseModel):
+class JudgeMessage(Description):
     """One message for the judge; a template."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: str
+    content: Text
     type: Literal["message"] = "message"
 
     @model_validator(mode="before")
     @classmethod
     def _text_parts(cls, value: Any) -> Any:
-        """A content part of text is taken as its text; pictures and sound are refused by pydantic."""
+        """Content parts of text are taken as their text; pictures and sound are refused by pydantic."""
         content = value.get("content") if isinstance(value, dict) else None
-        if isinstance(content, dict) and isinstance(content.get("text"), str):
-            return {**value, "content": content["text"]}
+        parts = content if isinstance(content, list) else [content]
+        texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        if isinstance(content, dict | list) and texts and all(isinstance(text, str) for text in texts):
+            return {**value, "content": "".join(texts)}
         return value
 
 
-class JudgeSampling(BaseModel):
-    """How the judge's answer is sampled."""
+class JudgeSampling(Description):
+    """How the judge's answer is sampled; each reaches the judge."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    max_completions_tokens: int | None = None
+    max_completions_tokens: Annotated[int, Field(ge=1)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
 class ScoreModel(_Grader):
     """A model reads `input` and answers with a number within `range`; see `judge.py`."""
 
     type: Literal["score_model"]
-    model: str
-    input: Annotated[list[JudgeMessage], Field(min_length=1)]
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.0, 1.0]
+    model: Name
+    input: Annotated[list[JudgeMessage], Field(min_length=1, max_length=MAX_JUDGE_MESSAGES)]
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
     sampling_params: JudgeSampling | None = None
 
     @model_validator(mode="after")
@@ -119,7 +126,7 @@ class Multi(_Grader):
     """Several graders by name, and a formula over the names, as `(format + 2 * content) / 3`."""
 
     type: Literal["multi"]
-    graders: dict[str, Single]
+    graders: Annotated[dict[Name, Single], Field(min_length=1, max_length=MAX_GRADERS)]
     calculate_output: str
 
     @model_validator(mode="before")

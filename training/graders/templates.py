@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_HOLE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace within: a search takes as long as the template, no longer
 _PATH = re.compile(r"(item|sample)((?:\.\w+|\[\d+\]|\[(?:'[^']*'|\"[^\"]*\")\])*)")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
@@ -23,10 +23,12 @@ def check_template(template: str) -> None:
     Raises:
         InvalidPath: names the hole.
     """
-    for hole in _HOLE.findall(template):
+    if "{{" in _HOLE.sub("", template):
+        raise InvalidPath("a {{ without its }}, or with braces between; expected paths like {{item.answer}}")
+    for hole in map(str.strip, _HOLE.findall(template)):
         if _PATH.fullmatch(hole) is None:
             raise InvalidPath(
-                f"{{{{{hole}}}}} is no path; expected one like {{{{item.answer}}}} or {{{{sample.output_text}}}}"
+                f"{{{{{hole[:100]}}}}} is no path; expected one like {{{{item.answer}}}} or {{{{sample.output_text}}}}"
             )
 
 
@@ -41,7 +43,7 @@ def fill(template: str, item: Mapping[str, Any], sample: Mapping[str, Any]) -> s
         InvalidPath: a path leads nowhere.
     """
     names = {"item": item, "sample": sample}
-    return _HOLE.sub(lambda hole: _text(_follow(hole.group(1), names)), template)
+    return _HOLE.sub(lambda hole: _text(_follow(hole.group(1).strip(), names)), template)
 
 
 def sample_of(text: str) -> dict[str, Any]:
@@ -63,10 +65,13 @@ def _follow(path: str, names: Mapping[str, Any]) -> Any:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, TypeError, ValueError):
-            there = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-            raise InvalidPath(f"{path!r}: no {key!r} in {there}") from None
+            there = sorted(value)[:20] if isinstance(value, Mapping) else type(value).__name__
+            raise InvalidPath(f"{path!r}: no {key!r} in {there}"[:1_000]) from None
     return value
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise InvalidPath("what the path leads to is nested too deeply") from None

@@ -3,13 +3,13 @@
 The built-in questions stand in `retention.jsonl`; a job may add its own. None of them is among the replay's prompts.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.data.reading import fail_on, lines
+from training.data.jsonl import NotJsonLines, lines, load
+from training.data.reading import fail_on
 from training.methods.generation import answer_ids
 from training.proof.evaluation import Forgetting, Side
 from training.proof.statistics import compare
@@ -40,14 +40,23 @@ def questions(extra: Path | None) -> list[Question]:
     found: list[Question] = []
     problems: list[str] = []
     for path in (BUILT_IN, *([extra] if extra else [])):
-        for number, raw in lines(path):
-            try:
-                row = json.loads(raw)
-                found.append(Question(str(row["prompt"]), str(row["expect"])))
-            except (ValueError, TypeError, KeyError, RecursionError):
-                problems.append(f'line {number}: expected {{"prompt": "...", "expect": "..."}}')
+        try:
+            for number, text in lines(path):
+                try:
+                    found.append(_question(load(text)))
+                except ValueError as error:
+                    problems.append(f"line {number}: {error}")
+        except NotJsonLines as error:
+            problems.append(str(error))
     fail_on(problems, "retention_file")
     return found
+
+
+def _question(row: Any) -> Question:
+    prompt, expect = (row.get("prompt"), row.get("expect")) if isinstance(row, dict) else (None, None)
+    if not isinstance(prompt, str) or not isinstance(expect, str) or not prompt.strip():
+        raise ValueError('expected {"prompt": "...", "expect": "..."}')
+    return Question(prompt, expect)
 
 
 def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Question]) -> Forgetting:

@@ -3,23 +3,26 @@
 import time
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from server.http.auth import Caller
+from server.http.errors import RateLimited
 from server.services import Use
+from server.state.errors import InvalidState
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
+from training.graders.sandbox import SandboxUnavailable
+from training.wire import Description
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
 
 MAX_SAMPLE_LENGTH = 200_000
 
 
-class ValidateRequest(BaseModel):
+class ValidateRequest(Description):
     """A grader to check."""
-
-    model_config = ConfigDict(extra="ignore")
 
     grader: Grader
 
@@ -27,7 +30,7 @@ class ValidateRequest(BaseModel):
 class RunRequest(ValidateRequest):
     """A grader, an answer to grade, and the row it answers."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     model_sample: Annotated[str, Field(max_length=MAX_SAMPLE_LENGTH)]
     item: dict[str, Any] | None = None
@@ -40,10 +43,17 @@ def validate(body: ValidateRequest, caller: Caller) -> dict[str, Any]:
 
 
 @router.post("/run")
-def run(body: RunRequest, use: Use, caller: Caller) -> dict[str, Any]:
+async def run(body: RunRequest, use: Use, caller: Caller) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
-    result = grade(body.grader, [body.item or {}], [body.model_sample], use.settings.judge())[0]
+    if not use.graders.available_tokens:
+        raise RateLimited(f"{int(use.graders.total_tokens)} graders run already; try again soon", "requests", 2)
+    rows, answers, judge = [body.item or {}], [body.model_sample], use.settings.judge()
+    try:
+        graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=use.graders)
+    except SandboxUnavailable as error:
+        raise InvalidState(str(error), "grader") from error
+    result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():
         errors[fault] = True

@@ -4,13 +4,13 @@ import secrets
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from adapters import names
 from server.http.auth import Caller
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
-from server.openai.lists import After, Limit, page
+from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
 from server.state.errors import InvalidState, NotFound
 from server.state.ids import random_id
@@ -40,6 +40,8 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         raise InvalidState("a reinforcement job needs a validation_file", "validation_file")
     _check_possible(method, use)
     integrations = [one.model_dump() for one in body.integrations or []]
+    if len(integrations) > 1:
+        raise InvalidState("a run goes to one project of Weights & Biases; give one integration", "integrations")
     if integrations and find_spec("wandb") is None:
         raise InvalidState("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
     identifier = random_id("")
@@ -62,10 +64,20 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
     return _wire(row, use)
 
 
-@router.get("")
-def list_jobs(use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
-    """All jobs, newest first."""
-    return page([_wire(row, use) for row in use.jobs.all()], after, limit)
+@router.get("", dependencies=[Known])
+def list_jobs(
+    request: Request,
+    use: Use,
+    caller: Caller,
+    after: After = None,
+    limit: Limit = 20,
+    metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
+) -> dict[str, Any]:
+    """All jobs, newest first, or those whose metadata are asked for."""
+    fits = labelled(request, metadata)
+    found = page([mark for mark in use.jobs.marks() if fits(mark.labels)], after, limit, lambda mark: {"id": mark.id})
+    rows = use.jobs.several([mark["id"] for mark in found["data"]])
+    return {**found, "data": [_wire(row, use) for row in rows]}
 
 
 @router.get("/{job_id}")
@@ -92,7 +104,7 @@ async def resume(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
     return _wire(await use.queue.resume(job_id), use)
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", dependencies=[Known])
 def events(job_id: str, use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """What happened, newest first."""
     directory = use.jobs.directory(use.jobs.get(job_id).id)
@@ -104,7 +116,7 @@ def events(job_id: str, use: Use, caller: Caller, after: After = None, limit: Li
     return page(items[::-1], after, limit)
 
 
-@router.get("/{job_id}/checkpoints")
+@router.get("/{job_id}/checkpoints", dependencies=[Known])
 def checkpoints(job_id: str, use: Use, caller: Caller, after: After = None, limit: Limit = 10) -> dict[str, Any]:
     """The checkpoints of a job that succeeded, newest first; each can be called under its name."""
     row = use.jobs.get(job_id)

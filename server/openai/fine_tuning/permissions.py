@@ -7,17 +7,18 @@ that manage them; it opens and closes nothing.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from server.http.auth import Administrator
-from server.openai.lists import After, Limit, page
+from server.openai.lists import After, Known, Limit, page
 from server.services import Use
 from server.state.permissions import Permission
+from training.wire import Description
 
 router = APIRouter(prefix="/v1/fine_tuning/checkpoints")
 
 
-class PermissionRequest(BaseModel):
+class PermissionRequest(Description):
     """Projects to allow."""
 
     project_ids: Annotated[
@@ -33,7 +34,7 @@ def create(checkpoint: str, body: PermissionRequest, use: Use, administrator: Ad
     return page([_wire(one) for one in made], None, len(made))
 
 
-@router.get("/{checkpoint:path}/permissions")
+@router.get("/{checkpoint:path}/permissions", dependencies=[Known])
 def list_permissions(
     checkpoint: str,
     use: Use,

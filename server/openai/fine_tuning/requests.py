@@ -2,23 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapters import names
+from server.openai.wire import Metadata
 from server.state.errors import InvalidState
 from training.job import Gate, Method, Preference, Reinforcement, Supervised, WandbIntegration
-
-Label = Annotated[str, Field(max_length=512)]
+from training.wire import Description
 
 GATE = "gate."  # metadata keys: gate.alias, gate.min_gain, gate.min_score, gate.max_kl, gate.max_retention_loss
 RETENTION_FILE = "retention_file"
 ACCEPT_FINDINGS = "accept_findings"
 
+_METHODS: dict[str, type[Supervised | Preference | Reinforcement]] = {
+    "supervised": Supervised,
+    "dpo": Preference,
+    "reinforcement": Reinforcement,
+}
 
-class MethodRequest(BaseModel):
+
+class MethodRequest(Description):
     """`method`: its type, and the configuration of that type beside it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: dict[str, Any] | None = None
@@ -26,52 +30,62 @@ class MethodRequest(BaseModel):
     reinforcement: dict[str, Any] | None = None
 
 
-class IntegrationRequest(BaseModel):
+class IntegrationRequest(Description):
     """`integrations[]`; OpenAI has one kind."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["wandb"]
     wandb: WandbIntegration
 
 
-class JobRequest(BaseModel):
+class JobRequest(Description):
     """A job to create; `hyperparameters` beside `method` is the API's old form."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
-    model: str
+    model: Annotated[str, Field(max_length=names.MAX_LENGTH)]
     training_file: str
     validation_file: str | None = None
     suffix: Annotated[str, Field(min_length=1, max_length=names.MAX_SUFFIX_LENGTH)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     method: MethodRequest | None = None
     hyperparameters: dict[str, Any] | None = None
-    metadata: Annotated[dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     integrations: Annotated[list[IntegrationRequest], Field(max_length=5)] | None = None
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _labels_without_nulls(cls, value: Any) -> Any:
+        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
     def wanted(self) -> Method:
         """The method, in whichever form it came.
 
         Raises:
-            InvalidState: a field is wrong; `param` says which.
+            InvalidState: a field is wrong, stands where it has no effect, or twice with two values; `param` says which.
         """
-        kinds: dict[str, type[Supervised | Preference | Reinforcement]] = {
-            "supervised": Supervised,
-            "dpo": Preference,
-            "reinforcement": Reinforcement,
-        }
         kind = self.method.type if self.method else "supervised"
-        given = getattr(self.method, kind, None) if self.method else {"hyperparameters": self.hyperparameters}
+        for other in _METHODS.keys() - {kind}:
+            if self.method and _without_nulls(getattr(self.method, other)):
+                raise InvalidState(
+                    f"method.{other} has no effect, for method.type is {kind!r}; leave it out, or change the type",
+                    f"method.{other}",
+                )
         place = f"method.{kind}" if self.method else ""
-        content = {name: value for name, value in (given or {}).items() if value is not None}
-        if kind == "reinforcement" and "grader" not in content:
+        content = dict(getattr(self.method, kind) or {}) if self.method else {}
+        if kind == "reinforcement" and content.get("grader") is None:
             raise InvalidState("a reinforcement job needs a grader", "method.reinforcement.grader")
+        old = _without_nulls(self.hyperparameters)
+        if old:
+            place = place if content.get("hyperparameters") else ""
+            content["hyperparameters"] = _joined(old, content.get("hyperparameters"), kind)
         try:
-            return kinds[kind].model_validate(_without_nulls(content))
+            return _METHODS[kind].model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            param = ".".join([*([place] if place else []), *_path(first["loc"])])
+            path = _path(first["loc"])
+            if path[:1] == ["hyperparameters"] and path[1:2] and path[1] in old:
+                place = ""  # it came at the top
+            param = ".".join([*([place] if place else []), *path])
             raise InvalidState(f"{param}: {first['msg'].removeprefix('Value error, ')}", param) from None
 
     def gate(self, default: Gate) -> Gate:
@@ -99,12 +113,32 @@ class JobRequest(BaseModel):
         return (self.metadata or {}).get(key)
 
 
-def _without_nulls(content: dict[str, Any]) -> dict[str, Any]:
-    """The SDK sends null for what was not set."""
-    hyperparameters = content.get("hyperparameters")
-    if isinstance(hyperparameters, dict):
-        return {**content, "hyperparameters": {k: v for k, v in hyperparameters.items() if v is not None}}
-    return content
+def _joined(old: dict[str, Any], new: Any, kind: str) -> Any:
+    """The hyperparameters of both places; a job's own object, sent back, has them in both.
+
+    Raises:
+        InvalidState: they disagree.
+    """
+    if new is not None and not isinstance(new, dict):
+        return new  # which the method refuses
+    given = _without_nulls(new)
+    for name, value in old.items():
+        if given.get(name, value) != value:
+            raise InvalidState(
+                f"hyperparameters.{name} is {value!r}, but {given[name]!r} in method.{kind}.hyperparameters; keep one",
+                f"hyperparameters.{name}",
+            )
+    return {**old, **given}
+
+
+def _without_nulls(content: dict[str, Any] | None) -> dict[str, Any]:
+    """What has a value, at any depth; the SDK's own objects have null for what was not set."""
+    found: dict[str, Any] = {}
+    for key, value in (content or {}).items():
+        kept = _without_nulls(value) if isinstance(value, dict) else value
+        if kept is not None and kept != {}:
+            found[key] = kept
+    return found
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:

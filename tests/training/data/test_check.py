@@ -1,6 +1,7 @@
 """Every check finds what it is for, and nothing in clean data."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,6 @@ SECRETS = {
     "openai": "sk-" + "a1B2" * 5 + "T3BlbkFJ" + "c3D4" * 5,
     "private key": "-----BEGIN RSA PRIVATE KEY-----",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
-    "password in an address": "postgres://admin:hunter2secret@db.internal/prod",
 }
 
 
@@ -88,6 +88,56 @@ def test_secrets_are_errors(tmp_path: Path, secret: str) -> None:
     )
     assert found(report)["secrets"] == [31]
     assert [finding.check for finding in report.errors] == ["secrets"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["postgres://user:password@localhost", "Pay invoice AP2024001234 today", "The agency APEXSYSTEMS called me"],
+)
+def test_what_may_be_a_secret_is_a_warning_and_stays(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "a.jsonl", [*CLEAN, chat(f"{text} please", "Noted, we will do so at once.")])
+    report = check(path, clean=tmp_path / "clean")
+    assert found(report) == {"possible_secrets": [31]}
+    assert not report.errors
+    assert len((tmp_path / "clean").read_text().splitlines()) == 31
+
+
+def test_a_secret_is_found_wherever_it_stands_in_a_long_row(tmp_path: Path) -> None:
+    for before in (0, 4_090, 4_096, 6_130, 6_144, 50_000):
+        text = "word " * (before // 5) + SECRETS["github"] + " word" * 2_000
+        assert "secrets" in found(check(write(tmp_path / "a.jsonl", [*CLEAN, chat("Say it", text)])))
+
+
+def test_fields_that_nothing_reads_are_a_warning(tmp_path: Path) -> None:
+    rows = [*CLEAN, {**chat("Who paid the ferry?", "Nobody knows."), "source": "crm"}]
+    report = check(write(tmp_path / "a.jsonl", rows))
+    assert found(report) == {"unread_fields": [31]}
+    assert "'source' (1x)" in report.findings[0].message
+
+
+LONG = 30_000
+HOSTILE = {
+    "word": "w" * 1_000_000,
+    "nearly mail": "@ " + "a-" * LONG,
+    "nearly a domain": "a@" + "a." * LONG,
+    "digits": "1 " * LONG,
+    "plus": "+1-" * LONG,
+    "nearly OpenAI": "sk-" * LONG,
+    "nearly npm": "//" * LONG,
+    "nearly an address": "://a:" * LONG,
+    "backwards": "\u202e\u200f" * LONG,
+    "line separators": "x\u2028" * LONG,
+    "control characters": "\0\x1b\x7f" * LONG,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_row_takes_no_more_than_its_length(text: str, tmp_path: Path) -> None:
+    """Quadratic patterns took minutes to hours for each of them."""
+    started = time.process_time()
+    report = check(write(tmp_path / "a.jsonl", [*CLEAN, chat("Say it", text)]))
+    assert time.process_time() - started < 15
+    assert report.rows == 31
 
 
 PERSONAL = {

@@ -27,7 +27,8 @@ def call(identity: str, arguments: str) -> dict[str, Any]:
 
 def called(then: Any) -> dict[str, Any]:
     asked = {"role": "assistant", "tool_calls": [call("1", "{}")]}
-    return {"messages": [GOOD["messages"][0], asked, then, {"role": "assistant", "content": "x"}]}
+    tools = [{"type": "function", "function": {"name": "get_weather"}}]
+    return {"messages": [GOOD["messages"][0], asked, then, {"role": "assistant", "content": "x"}], "tools": tools}
 
 
 def test_weights_and_content_parts_are_read(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_bad_row_is_named_by_its_line(row: Any, complaint: str, tmp_path: Path
 
 def test_every_bad_line_is_counted_and_the_first_are_listed(tmp_path: Path) -> None:
     with pytest.raises(InvalidTrainingData, match="and 5 more"):
-        reading.read(write(tmp_path / "f", *["{"] * 25), "supervised")
+        reading.read(write(tmp_path / "f", *['{"'] * 25), "supervised")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 9])

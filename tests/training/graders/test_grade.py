@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from training.graders.grade import Grade, grade
 from training.graders.judge import Judge
 from training.graders.models import Grader
+from training.graders.similarity import similarity
 
 EQUAL = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
 
@@ -160,6 +161,97 @@ def test_bad_formulas_are_refused(formula: str) -> None:
         grader(**content, calculate_output=formula)
 
 
+def multi(formula: str) -> dict[str, Any]:
+    parts = {"exact": {**EQUAL, "operation": "eq"}}
+    return {"type": "multi", "name": "m", "graders": parts, "calculate_output": formula}
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["400000**400000", "9^9^9^9^9", 'f"{1:>80000000}"', '"%1000000000d" % 1', "exact if exact else 1", "(" * 500 + "1",
+     "-" * 900 + "1", "1" * 900, "exact * 'a'", "[exact]", "exact < 1", "min()"],
+)  # fmt: skip
+def test_a_formula_bomb_is_refused_at_once(formula: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValidationError):
+        grader(**multi(formula))
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("formula", "score"), [("sqrt(exact - 0.5)", 0.70710678), ("log(exact + 1, 2)", 1), ("7 % 4 ^ exact", 3)]
+)
+def test_formulas_that_depend_on_the_scores_are_taken(formula: str, score: float) -> None:
+    assert one(multi(formula), "Paris", {"answer": "Paris"}).score == pytest.approx(score)
+
+
+@pytest.mark.parametrize("template", ["{{" + " " * 90_000, "{{ item.a" * 9_000, "{" * 90_000, "x{{y"])
+def test_an_open_template_is_refused_at_once(template: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ValidationError, match="without its"):
+        grader(**{**EQUAL, "operation": "eq", "input": template})
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("source", ["-" * 200_000 + "1", "(" * 200_000, "x = " + "[" * 90 + "]" * 90, "def grade\0"])
+def test_source_that_no_compiler_takes_is_refused(source: str) -> None:
+    with pytest.raises(ValidationError, match="source"):
+        grader(**python(source))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"reference": "x" * 100_001}, {"input": "x" * 100_001}, {"name": "x" * 257}, {"image_tag": 5}, {"unknown": 1}],
+)
+def test_a_grader_is_no_larger_than_a_list_can_show(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        grader(**{**EQUAL, "operation": "eq", **change})
+
+
+def test_a_multi_grader_has_sixteen_parts_at_most() -> None:
+    parts = {f"g{n}": {**EQUAL, "operation": "eq"} for n in range(17)}
+    with pytest.raises(ValidationError, match="at most 16"):
+        grader(type="multi", name="m", graders=parts, calculate_output="g0")
+
+
+@pytest.mark.parametrize("metric", ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_5", "rouge_l", "meteor"])
+def test_long_texts_are_compared_in_seconds_or_refused(metric: str) -> None:
+    content = {"type": "text_similarity", "name": "s", "evaluation_metric": metric}
+    content |= {"input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+    words = " ".join(f"w{n}" for n in range(6_000))
+    started = time.process_time()
+    result = one(content, words, {"answer": words + " end"})
+    assert time.process_time() - started < 5
+    if metric == "meteor":
+        assert "6000 with 6001 words" in result.faults["other_error"]
+    else:
+        assert result.score > 0.99
+
+
+@pytest.mark.parametrize(
+    ("text", "other"), [("a b c d", "a c x d"), ("The CAT, sat", "the cat sat"), ("x", "y"), ("!", "a")]
+)
+def test_rouge_l_is_rouge_scores(text: str, other: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    wanted = RougeScorer(["rougeL"]).score(other, text)["rougeL"].fmeasure
+    assert similarity("rouge_l", text, other) == pytest.approx(wanted)
+
+
+def test_null_means_absent_in_graders_and_what_they_answer_is_taken_again() -> None:
+    for content in (
+        {**EQUAL, "operation": "eq"},
+        {"type": "text_similarity", "name": "s", "input": "a", "reference": "b", "evaluation_metric": "bleu"},
+        {**python("def grade(sample, item): return 1"), "image_tag": None},
+        {**SCORE, "range": None, "sampling_params": {"temperature": None, "seed": 1, "reasoning_effort": "low"}},
+        {**SCORE, "input": [{"role": "user", "type": None, "content": [{"type": "input_text", "text": "a"}, "b"]}]},
+        multi("exact"),
+    ):
+        first = grader(**content)
+        assert grader(**first.model_dump()) == first
+        assert grader(**first.model_dump(mode="json")) == first
+
+
 def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
     content = {
         "type": "multi",
@@ -228,6 +320,29 @@ def test_score_model_asks_a_judge(judge: Judge, monkeypatch: pytest.MonkeyPatch)
     assert all("model_grader_parse_error" in one.faults for one in grades[2:])
     assert _Model.bodies[0]["messages"][0]["content"] == "Rate 42 for life"
     assert _Model.bodies[0]["model"] == "judge-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ('1. City right. 2. Date wrong. {"result": 0.2}', 0.2),
+        ('The scale {"result": N} goes to 10. {"result": 3} or rather {"result": "4.5"}, of 10', 4.5),
+        ("1. Good\n2. Bad\nScore: 7", 7),
+        ("5", 5),
+        ('{"result": "6"}', 6),
+    ],
+)
+def test_the_judges_last_word_counts(text: str, score: float, judge: Judge) -> None:
+    _Model.answers += [(200, text)]
+    assert grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0].score == score
+
+
+def test_all_sampling_reaches_the_judge(judge: Judge) -> None:
+    _Model.answers += [(200, "5")]
+    sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "max_completions_tokens": 9, "reasoning_effort": "low"}
+    grade(grader(**SCORE, sampling_params=sampling), [{"q": "life"}], ["42"], judge)
+    del sampling["max_completions_tokens"]
+    assert _Model.bodies[0].items() >= (sampling | {"max_tokens": 9}).items()
 
 
 def test_without_a_judge_the_fault_says_what_to_set() -> None:

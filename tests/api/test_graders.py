@@ -1,0 +1,122 @@
+"""Graders tried over HTTP: bounded, nothing dropped, and what comes back is taken again."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.inprocess import InProcess
+
+PATH = "/v1/fine_tuning/alpha/graders"
+CHECK: dict[str, Any] = {
+    "type": "string_check",
+    "name": "g",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
+
+
+@pytest.fixture
+def http(served: InProcess) -> Iterator[httpx.Client]:
+    with served.http() as client:
+        yield client
+
+
+TEXTS = ("\0", "\u2028\u2029\x85", "\u202e\u200f", "\x1b[31m\x07", "w" * 90_000, "😀", "{}", "%s{0}")
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_any_text_is_graded(text: str, http: httpx.Client) -> None:
+    grader = {**CHECK, "name": text[:256], "reference": text.replace("{}", "{ }")}
+    if text != "{}":
+        validated = http.post(f"{PATH}/validate", json={"grader": grader})
+        assert validated.status_code == 200, validated.text
+    answer = http.post(
+        f"{PATH}/run", json={"grader": {**CHECK, "name": text[:256]}, "model_sample": text, "item": {"answer": text}}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["reward"] == 1
+    assert answer.json()["metadata"]["name"] == text[:256]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"grader": {**CHECK, "input": "{{" + " " * 2_000}}, "grader"),
+        ({"grader": {**CHECK, "unknown": 1}}, "grader.unknown"),
+        (
+            {"grader": {"type": "multi", "name": "m", "graders": {"g": CHECK}, "calculate_output": "400000**400000"}},
+            "grader",
+        ),
+        ({"grader": {"type": "python", "name": "p", "source": "-" * 200_000 + "1"}}, "grader"),
+        ({"grader": {**CHECK, "reference": "x" * 1_000_000}}, "grader.reference"),
+        ({"grader": None}, "grader"),
+        ({"grader": CHECK, "model_sample": "x", "reference_answer": "y"}, "reference_answer"),
+        ({"grader": CHECK, "model_sample": "x" * 200_001}, "model_sample"),
+        ({"grader": CHECK, "model_sample": "x", "item": [1]}, "item"),
+    ],
+)
+def test_what_cannot_be_a_grader_is_refused_by_its_field(body: dict[str, Any], param: str, http: httpx.Client) -> None:
+    started = time.monotonic()
+    answer = http.post(f"{PATH}/{'run' if 'model_sample' in body else 'validate'}", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    assert len(answer.text) < 1_500
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("depth", [400, 900, 960, 990, 1_000, 100_000])
+@pytest.mark.parametrize("kind", ["string_check", "python"])
+def test_deep_json_is_a_fault_or_refused(kind: str, depth: int, http: httpx.Client) -> None:
+    deep = f"{'[' * depth}{']' * depth}"
+    grader = CHECK if kind == "string_check" else {"type": "python", "name": "p", "source": "def grade(s, i): return 0"}
+    body = f'{{"grader": {json.dumps(grader)}, "model_sample": "{deep}", "item": {{"answer": [{deep}]}}}}'
+    answer = http.post(f"{PATH}/run", content=body)
+    assert answer.status_code in (200, 400), answer.text
+    if depth == 400:
+        assert answer.json()["reward"] == 0
+
+
+GRADERS: list[dict[str, Any]] = [
+    CHECK,
+    {"type": "text_similarity", "name": "s", "input": "a", "reference": "b", "evaluation_metric": "rouge_l"},
+    {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"},
+    {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "a"}]},
+    {"type": "multi", "name": "m", "graders": {"one": CHECK}, "calculate_output": "one"},
+]
+
+
+@pytest.mark.parametrize("grader", GRADERS, ids=lambda grader: grader["type"])
+@pytest.mark.parametrize("mode", ["python", "json"])
+def test_what_validate_answers_is_valid(grader: Any, mode: Any, client: openai.OpenAI) -> None:
+    answered = client.fine_tuning.alpha.graders.validate(grader=grader).grader
+    assert answered is not None
+    dumped: Any = answered.model_dump(mode=mode)
+    again = client.fine_tuning.alpha.graders.validate(grader=dumped).grader
+    assert again == answered
+
+
+def test_hanging_graders_leave_room_for_everything_else(http: httpx.Client) -> None:
+    """Four run at a time; more are asked to come back, and the rest of the server does not notice."""
+    hangs = {"type": "python", "name": "p", "source": "def grade(sample, item):\n  while True: pass"}
+    statuses: list[int] = []
+
+    def run() -> None:
+        statuses.append(http.post(f"{PATH}/run", json={"grader": hangs, "model_sample": "x"}).status_code)
+
+    threads = [threading.Thread(target=run) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    assert http.get("/health").status_code == 200
+    assert http.get("/v1/models").status_code == 200
+    assert time.monotonic() - started < 3
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] * 4 + [429] * 8

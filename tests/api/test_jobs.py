@@ -1,0 +1,103 @@
+"""Fine-tuning jobs are created from everything OpenAI documents, and from what its own SDK gives back."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.inprocess import InProcess
+
+MODEL = "SmolLM2-135M-Instruct"
+GRADER = {"type": "string_check", "name": "g\0\u2028", "input": "a", "reference": "\u202eb", "operation": "eq"}
+
+
+@pytest.fixture
+def http(served: InProcess) -> Iterator[httpx.Client]:
+    with served.http() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def file_id(served: InProcess) -> str:
+    return served.openai().files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
+
+
+def created(http: httpx.Client, file_id: str, **more: Any) -> dict[str, Any]:
+    """A job, cancelled before it is trained, as it was created."""
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": file_id, **more})
+    assert answer.status_code == 200, answer.text
+    http.post(f"/v1/fine_tuning/jobs/{answer.json()['id']}/cancel")
+    return answer.json()
+
+
+TEXTS = ("\0", "\u2028\u2029\x85", "\u202e\u200f", "\x1b[31m\x07", "😀" * 64, "ä" * 64)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_any_text_is_a_suffix_and_a_label(text: str, http: httpx.Client, file_id: str) -> None:
+    job = created(http, file_id, suffix=text, metadata={text: text * 8, "b": None})
+    shown = http.get(f"/v1/fine_tuning/jobs/{job['id']}").json()
+    assert shown["metadata"] == {text: text * 8}
+    found = http.get("/v1/fine_tuning/jobs", params={f"metadata[{text}]": text * 8}).json()["data"]
+    assert [one["id"] for one in found] == [job["id"]]
+
+
+@pytest.mark.parametrize("mode", ["python", "json"])
+@pytest.mark.parametrize("kind", ["supervised", "dpo", "reinforcement"])
+def test_a_job_as_the_sdk_dumps_it_is_a_new_one(
+    kind: str, mode: Any, http: httpx.Client, client: openai.OpenAI, file_id: str
+) -> None:
+    more = {"grader": GRADER} if kind == "reinforcement" else {}
+    method = {"type": kind, kind: {"hyperparameters": {"n_epochs": 2}, **more}}
+    first = created(http, file_id, method=method, validation_file=file_id, seed=7, metadata={"a": "b"})
+    dumped = client.fine_tuning.jobs.retrieve(first["id"]).model_dump(mode=mode)
+    fields = (
+        "model",
+        "training_file",
+        "validation_file",
+        "seed",
+        "method",
+        "hyperparameters",
+        "metadata",
+        "integrations",
+    )
+    again = created(http, file_id, **{name: dumped[name] for name in fields})
+    assert {name: again[name] for name in fields} == {name: first[name] for name in fields}
+    assert again["method"][kind]["hyperparameters"]["n_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"n_epochs": 3}, "n_epochs"),
+        ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs"),
+        ({"method": {"type": "supervised", "dpo": {"hyperparameters": {"beta": 0.1}}}}, "method.dpo"),
+        ({"metadata": {"k": "v" * 513}}, "metadata.k"),
+        ({"training_file": "file-\0"}, "training_file"),
+        ({"validation_file": "x" * 5_000}, "validation_file"),
+        ({"suffix": "x" * 65}, "suffix"),
+        ({"model": "ft:\0\u2028"}, "model"),
+    ],
+)
+def test_what_has_no_effect_is_refused_by_its_field(
+    body: dict[str, Any], param: str, http: httpx.Client, file_id: str
+) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": file_id, **body})
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["param"] == param
+
+
+def test_two_integrations_are_refused_rather_than_one_forgotten(http: httpx.Client, file_id: str) -> None:
+    wandb = [{"type": "wandb", "wandb": {"project": name}} for name in ("a", "b")]
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": file_id, "integrations": wandb})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "integrations"
+
+
+def test_jobs_created_at_once_get_a_number_each(http: httpx.Client, file_id: str) -> None:
+    with ThreadPoolExecutor(30) as pool:
+        jobs = list(pool.map(lambda n: created(http, file_id, metadata={"burst": str(n)}), range(30)))
+    assert len({job["id"] for job in jobs}) == 30

@@ -1,0 +1,186 @@
+"""JSONL as people's tools leave it: the lines of a file, and the value of each.
+
+A byte order mark at the start of any line, line ends of Windows and old Macs, blank lines, and files put together
+without a newline between them are read. Lines end at CR and LF only: U+2028 and U+0085 stand inside strings. What is no
+UTF-8, or no JSONL at all, is refused with what it is and what to do.
+"""
+
+import codecs
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+_BOM = "\ufeff"
+_WHITE = f" \t\r\n\f\v\x85\xa0\u2028\u2029{_BOM}"
+_MAX_QUOTED = 100
+_WANTED = "expected JSONL: UTF-8 text with one JSON object a line"
+_SIGNATURES = {
+    b"\x1f\x8b": "gzip data",
+    b"PK\x03\x04": "a ZIP archive",
+    b"BZh": "bzip2 data",
+    b"\xfd7zXZ\x00": "xz data",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x28\xb5\x2f\xfd": "zstd data",
+    b"Rar!": "a RAR archive",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"Obj\x01": "an Avro file",
+    b"\x89HDF": "an HDF5 file",
+    b"\xd0\xcf\x11\xe0": "an old Office file",
+    b"SQLite format 3": "a SQLite database",
+    b"%PDF": "a PDF",
+    b"<": "HTML or XML",
+}
+# The longest first: UTF-32's little-endian mark begins with UTF-16's.
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_GLUED = re.compile(rf"\}}[{_WHITE}]*\{{")  # the end of one object and the start of another
+_GAP = re.compile(f"[{_WHITE}]*")
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were no UTF-8, as `surrogateescape` reads them
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class NotJsonLines(ValueError):
+    """The file as a whole is something else; the message says what."""
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1, as an editor counts them, and their texts; blank lines are left out.
+
+    A line that holds several objects comes once for each.
+
+    Raises:
+        NotJsonLines: the file is compressed, a table, UTF-16, one JSON array, or indented JSON.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    _check_head(path, head)
+    # Universal newlines are CR, LF and CR LF; str.splitlines would part rows at U+2028 too.
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+        first = True
+        for number, raw in enumerate(stream, 1):
+            text = raw.strip(_WHITE)
+            if not text:
+                continue
+            if first:
+                _check_first(text)
+                first = False
+            for one in _parted(text):
+                yield number, one
+
+
+def load(text: str, *, halves: bool = False) -> Any:
+    """The JSON value of a line.
+
+    Args:
+        halves: leave halves of characters to whoever reads the value.
+
+    Raises:
+        ValueError: says what is wrong with it: no UTF-8, no JSON, or half of a character in a string.
+    """
+    if broken := _NO_UTF8.search(text):
+        byte = ord(broken.group()) - 0xDC00
+        raise ValueError(f"byte 0x{byte:02X} at character {broken.start() + 1} is no UTF-8; save the file as UTF-8")
+    if "\0" in text:
+        raise ValueError("it holds NUL bytes, as UTF-16 has them; save the file as UTF-8")
+    try:
+        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("not JSON: nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not halves and ("\\ud" in text or "\\uD" in text):  # only an escape can hold half of a surrogate pair
+        half = next(_halves(value), None)
+        if half is not None:
+            raise ValueError(
+                f"'\\u{ord(half):04x}' is half of a character (a surrogate without its pair): the text was cut "
+                "within an emoji or the like; take the half out"
+            )
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice one value would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(
+            f"the key {quoted(next(key for key in keys if keys.count(key) > 1))} stands twice in one object"
+        )
+    return value
+
+
+def quoted(value: Any) -> str:
+    """A value as a message quotes it, at most 100 characters: what is wrong may be a word of a megabyte."""
+    text = repr(value)
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _halves(value: Any) -> Iterator[str]:
+    """The lone surrogates of all strings; without recursion, for JSON may be nested as deep as Python's own stack."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield from _HALF.findall(one)
+        elif isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _check_head(path: Path, head: bytes) -> None:
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    kind = next((kind for mark, kind in _SIGNATURES.items() if start.startswith(mark)), None)
+    if kind == "a ZIP archive" and _is_workbook(path):
+        kind = "an Excel workbook"
+    if kind:
+        raise NotJsonLines(f"the file is {kind}; {_WANTED}")
+    wide = next((name for mark, name in _WIDE if head.startswith(mark)), None)
+    if wide is None and b"\0" in head[:4] and head[:4].strip(b"\0"):  # without a mark: JSON begins with ASCII
+        wide = "UTF-32" if head[:4].count(0) == 3 else "UTF-16"
+    if wide:
+        raise NotJsonLines(f"the file is {wide}; {_WANTED}. Save it as UTF-8")
+
+
+def _is_workbook(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("xl/") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _check_first(text: str) -> None:
+    if text.startswith("["):
+        raise NotJsonLines(f"the file is one JSON array; {_WANTED}, without brackets around them and commas between")
+    if text == "{":
+        raise NotJsonLines(f"the file is JSON with a row over several lines; {_WANTED}")
+
+
+def _parted(text: str) -> list[str]:
+    """The objects of a line; one, but where files were put together without a newline between them."""
+    if not _GLUED.search(text):
+        return [text]
+    found: list[str] = []
+    decoder, start = json.JSONDecoder(), 0
+    try:
+        while start < len(text):
+            _, end = decoder.raw_decode(text, start)
+            found.append(text[start:end])
+            gap = _GAP.match(text, end)
+            start = gap.end() if gap else end
+    except (ValueError, RecursionError):
+        return [*found, text[start:]]
+    return found

@@ -1,0 +1,205 @@
+"""The turns of a row: OpenAI's messages and tools, each field used, refused by name, or told of in the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters import template
+from training.data.jsonl import quoted
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_MAY_BE_EMPTY = ("system", "developer", "tool")
+_READ = {"role", "content", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
+_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_SCHEMA_VALUES = ("default", "const", "enum", "examples")  # where a JSON Schema's null is a value
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn.
+
+    Attributes:
+        trained: whether the loss counts it.
+        calls: OpenAI's `tool_calls`, of an assistant's turn.
+        call_id: the call whose result it is, of a tool's turn.
+    """
+
+    role: str
+    content: str
+    trained: bool = False
+    calls: tuple[dict[str, Any], ...] = ()
+    call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All that the turn says."""
+        return template.written(self.content, self.calls)
+
+
+def present(content: dict[str, Any]) -> dict[str, Any]:
+    """The keys that have a value: null means absent, as everywhere in OpenAI's API."""
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def unread(messages: Any) -> set[str]:
+    """The keys of messages that no template is given; `name` is one, in serving too."""
+    turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    return {f"messages[].{key}" for turn in turns for key, value in turn.items() if key not in _READ and value}
+
+
+def read(row: dict[str, Any], name: str, place: str = "") -> tuple[Message, ...]:
+    """The turns under `name` in a row without nulls.
+
+    Args:
+        place: where the row stands in the line, for messages of errors.
+
+    Raises:
+        ValueError: says what is wrong and what was expected.
+    """
+    turns = row.get(name)
+    if not isinstance(turns, list):
+        raise ValueError(f'expected an object with a "{place}{name}" list')
+    if not turns:
+        raise ValueError(f'"{place}{name}" is empty')
+    return tuple(_message(turn, f"{place}{name}[{index}]") for index, turn in enumerate(turns))
+
+
+def _message(given: Any, where: str) -> Message:
+    if not isinstance(given, dict):
+        raise ValueError(f"{where} is no object")
+    message = present(given)
+    role = message.get("role")
+    if role not in ROLES:
+        raise ValueError(f"{where}.role is {quoted(role)}; expected one of {', '.join(ROLES)}")
+    if message.get("function_call"):
+        raise ValueError(f'{where}.function_call is what "tool_calls" was until 2023; write it as those')
+    if message.get("audio"):
+        raise ValueError(f"{where}.audio cannot be trained on: the model reads text only; leave the row out")
+    calls = _calls(message.get("tool_calls", []), role, where)
+    content = _content(message, bool(calls), where)
+    if not calls and role not in _MAY_BE_EMPTY and not content.strip():
+        raise ValueError(f"{where}.content is empty or no text")
+    call_id = message.get("tool_call_id")
+    if role == "tool" and not isinstance(call_id, str):
+        raise ValueError(f"{where}.tool_call_id is {quoted(call_id)}; expected the id of the call it answers")
+    if role != "tool" and call_id is not None:
+        raise ValueError(f"{where}.tool_call_id stands at a turn of the role {role!r}; only the role 'tool' has one")
+    return Message(role, content, _trained(message, role, where), calls, call_id)
+
+
+def _content(message: dict[str, Any], calls: bool, where: str) -> str:
+    content, refusal = message.get("content"), message.get("refusal")
+    if isinstance(content, list):
+        content = "".join(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+    if refusal:
+        if content or not isinstance(refusal, str) or message["role"] != "assistant":
+            raise ValueError(f"{where}.refusal stands beside a content, or is no text of the assistant; keep one")
+        content = refusal
+    if content is None and calls:
+        return ""
+    if not isinstance(content, str):
+        raise ValueError(f"{where}.content is empty or no text")
+    if calls and content.strip() == "null":
+        raise ValueError(f'{where}.content is the word "null" beside tool_calls and would be learnt; write null')
+    return content
+
+
+def _part(part: Any, where: str) -> str:
+    kind = part.get("type") or "text" if isinstance(part, dict) else None
+    text = part.get(_TEXT_PARTS.get(kind, "")) if isinstance(kind, str) else None
+    if not isinstance(text, str):
+        raise ValueError(f"{where} is of type {quoted(kind)}; the model reads text only, leave the row out")
+    return text
+
+
+def _trained(message: dict[str, Any], role: str, where: str) -> bool:
+    weight = message.get("weight", 1)
+    if weight not in (0, 1):
+        raise ValueError(f"{where}.weight is {quoted(weight)}; expected 0 or 1")
+    if role != "assistant" and message.get("weight"):
+        raise ValueError(f"{where}.weight is 1 at a turn of the role {role!r}; only the assistant's turns are trained")
+    return role == "assistant" and weight == 1
+
+
+def _calls(calls: Any, role: str, where: str) -> tuple[dict[str, Any], ...]:
+    if not isinstance(calls, list):
+        raise ValueError(f"{where}.tool_calls is {quoted(calls)}; expected a list")
+    if calls and role != "assistant":
+        raise ValueError(f"{where} is of role {role!r} and calls tools; only the assistant does")
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(call.get("id"), str):
+            raise ValueError(f'{where}.tool_calls: expected {{"id", "type": "function", "function": {{...}}}} for each')
+        if not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
+            raise ValueError(f"{where}.tool_calls: a function has no name, or its arguments are no JSON text")
+    try:
+        template.written(None, calls)
+    except RecursionError:
+        raise ValueError(f"{where}.tool_calls: arguments are nested too deeply") from None
+    return tuple(calls)
+
+
+def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What may be called in a row without nulls, OpenAI's `tools`.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if row.get("functions"):
+        raise ValueError('"functions" is what "tools" was until 2023; write them as "tools"')
+    if row.get("function_call"):
+        raise ValueError('"function_call" has no effect in training; leave it out')
+    tools = row.get("tools", [])
+    if not isinstance(tools, list):
+        raise ValueError(f"tools is {quoted(tools)}; expected a list")
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError('tools: expected {"type": "function", "function": {"name": ...}} for each')
+    parallel = row.get("parallel_tool_calls", True)
+    if not isinstance(parallel, bool):
+        raise ValueError(f"parallel_tool_calls is {quoted(parallel)}; expected true or false")
+    try:
+        return tuple(_unpadded(tool) for tool in tools)
+    except RecursionError:
+        raise ValueError("tools are nested too deeply") from None
+
+
+def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], parallel: bool) -> None:
+    """Every call is of a tool of the row, and has its result before anybody goes on, as OpenAI checks it.
+
+    Raises:
+        ValueError: names the turn.
+    """
+    known = {tool["function"]["name"] for tool in tools}
+    waiting: set[str | None] = set()
+    for index, message in enumerate(messages):
+        for call in message.calls:
+            if call["function"]["name"] not in known:
+                raise ValueError(
+                    f"messages[{index}] calls {quoted(call['function']['name'])}, which is not among the row's "
+                    '"tools"; the model would learn to call what it is not offered. Add the tool'
+                )
+        if len(message.calls) > 1 and not parallel:
+            raise ValueError(f"messages[{index}] has {len(message.calls)} calls, but parallel_tool_calls is false")
+        if message.role == "tool":
+            if message.call_id not in waiting:
+                raise ValueError(f"messages[{index}] answers the call {quoted(message.call_id)}, which nobody made")
+            waiting.discard(message.call_id)
+        elif waiting:
+            first = min(call_id for call_id in waiting if call_id)
+            raise ValueError(f"messages[{index}] comes before the result of the call {quoted(first)}")
+        waiting.update(call["id"] for call in message.calls)
+
+
+def _unpadded(schema: Any, key: str = "") -> Any:
+    """A tool without the nulls that `datasets` pads nested objects with; those that JSON Schema means stay."""
+    if isinstance(schema, dict) and key not in _SCHEMA_VALUES:
+        return {
+            name: _unpadded(value, name)
+            for name, value in schema.items()
+            if value is not None or name in ("default", "const")
+        }
+    if isinstance(schema, list) and key not in _SCHEMA_VALUES:
+        return [_unpadded(value) for value in schema]
+    return schema

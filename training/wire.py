@@ -1,0 +1,20 @@
+"""What a description from outside is read with: null means absent, as everywhere in OpenAI's API; no key is dropped."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list and in every job's record
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+
+
+class Description(BaseModel):
+    """Base of descriptions: a key without a value is as good as none, an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_absent(cls, value: Any) -> Any:
+        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
