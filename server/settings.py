@@ -93,7 +93,8 @@ class Settings(BaseSettings):
 
     max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
     warm_trainer: bool = Field(
-        default=True, description="Keep a process with a trainer's imports done, to fork from: half a GB, a job starts 20 s sooner."
+        default=True,
+        description="Keep a process with a trainer's imports done, to fork from: half a GB, a job starts 20 s sooner.",
     )
     training_devices: list[str] = Field(
         default_factory=list,
