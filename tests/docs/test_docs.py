@@ -13,10 +13,11 @@ from tests.conftest import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("demo/*.md")])
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    generate = "from docs.generate import page; import sys; sys.stdout.write(page())"
+@pytest.mark.parametrize(("name", "maker"), [("reference.md", "page"), ("differences.md", "differences")])
+def test_generated_pages_are_what_the_code_says(name: str, maker: str) -> None:
+    generate = f"from docs.generate import {maker}; import sys; sys.stdout.write({maker}())"
     page = subprocess.run([sys.executable, "-c", generate], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert (ROOT / "docs" / "reference.md").read_text() == page.stdout, "run `python docs/generate.py`"
+    assert (ROOT / "docs" / name).read_text() == page.stdout, "run `python docs/generate.py`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
