@@ -1,4 +1,4 @@
-"""`python docs/generate.py`: write docs/reference.md and docs/differences.md from the code; a test holds them to that."""
+"""`python docs/generate.py`: write reference.md and differences.md from the code; a test holds them to that."""
 
 import inspect
 import json
