@@ -29,7 +29,7 @@ NAMES = (  # vLLM's names of what a request may have wrong, each also ours; thos
     *("logprobs", "seed", "stop", "n"),
 )
 STRUCTURED = re.compile(r"grammar|schema|regex|structur|choice", re.IGNORECASE)
-ENGINES_WORDS = re.compile(r"\b(vllm|xgrammar|llguidance|guidance|outlines|lm-format-enforcer)\b", re.IGNORECASE)
+ENGINES_WORDS = re.compile(r"\b(vllm\w*|xgrammar|llguidance|guidance|outlines|lm-format-enforcer)\b", re.IGNORECASE)
 LONGEST_MESSAGE = 500
 
 
