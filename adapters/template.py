@@ -26,6 +26,7 @@ PREAMBLE = (
     "For each call, return a JSON object with the function's name and its arguments between <tool_call></tool_call>:\n"
     '<tool_call>\n{{"name": "function name", "arguments": {{"argument": "value"}}}}\n</tool_call>'
 )
+NO_TEXT = f"[{CUT}\ud800-\udfff]"  # a call's arguments are JSON in JSON, and may hide half a surrogate pair
 
 
 class TemplateError(ValueError):
@@ -90,16 +91,16 @@ def render(
 
 @lru_cache(maxsize=8)
 def _marks(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
-    """Finds what the tokenizer would read as a mark of the model's format, and `CUT`."""
+    """Finds what the tokenizer would read as a mark of the model's format, and what no tokenizer takes."""
     added = (str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special)
     marks = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    return re.compile("|".join([CUT, *(re.escape(mark) for mark in marks if len(mark) > 1)]))
+    return re.compile("|".join([NO_TEXT, *(re.escape(mark) for mark in marks if len(mark) > 1)]))
 
 
 def _cut(value: Any, marks: re.Pattern[str]) -> Any:
-    """The value with every mark in its texts cut in two."""
+    """The value with every mark in its texts cut in two; what is no text becomes U+FFFD."""
     if isinstance(value, str):
-        return marks.sub(lambda mark: "\ufffd" if mark[0] == CUT else f"{mark[0][0]}{CUT}{mark[0][1:]}", value)
+        return marks.sub(lambda mark: f"{mark[0][0]}{CUT}{mark[0][1:]}" if len(mark[0]) > 1 else "\ufffd", value)
     if isinstance(value, list | tuple):
         return [_cut(one, marks) for one in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, Mapping):

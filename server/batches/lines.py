@@ -21,10 +21,10 @@ class Line:
 
 def read(path: Path) -> Iterator[Line]:
     """The requests of a checked file."""
-    with path.open(encoding="utf-8") as stream:
-        for text in stream:
-            if text.strip():
-                content = json.loads(text)
+    with path.open("rb") as stream:  # as `check` reads it: a line ends with LF, and only with that
+        for raw in stream:
+            if raw.strip():
+                content = json.loads(raw)
                 yield Line(content["custom_id"], content["body"])
 
 
@@ -92,7 +92,7 @@ class Answers:
 
     def add(self, record: dict[str, Any]) -> None:
         """Write an answer."""
-        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
         self.done[record["custom_id"]] = succeeded(record)
 

@@ -5,6 +5,7 @@ was being answered is answered again.
 """
 
 import asyncio
+import json
 import logging
 import shutil
 import time
@@ -161,7 +162,7 @@ async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> dict[str
     retrying = AsyncRetrying(
         retry=retry_if_result(lambda answer: answer.status_code == 503), wait=wait_exponential(max=30)
     )
-    answer: httpx.Response = await retrying(client.post, endpoint, json=line.body)
+    answer: httpx.Response = await retrying(client.post, endpoint, content=json.dumps(line.body))
     response = {
         "status_code": answer.status_code,
         "request_id": answer.headers["x-request-id"],
