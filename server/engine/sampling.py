@@ -106,9 +106,10 @@ def refused(error: BaseException, calls: ToolCalls | None) -> InvalidRequest:
     named = named or next((name for name in NAMES if re.match(rf"\W*(\w+ )?{name}\b", message)), None)
     named = named or next((name for name in NAMES[:-1] if re.search(rf"\b{name}\b", message)), None)
     if named is None and STRUCTURED.search(message):
-        made = calls is not None and calls.structure is not None
-        what = "tools" if made else "form"
-        return InvalidRequest(f"The answer cannot be held to that {what}: {message}", "tools" if made else STRUCTURE)
+        if calls is not None and calls.structure is not None:
+            told = "The calls cannot be held to the tools' parameters; simplify their schemas"
+            return InvalidRequest(f"{told}: {message}", "tools")
+        return InvalidRequest(f"The answer cannot be held to that form: {message}", STRUCTURE)
     return InvalidRequest(message or "The engine cannot follow this request.", named)
 
 

@@ -32,8 +32,8 @@ LIMITS = {
     "less_than_equal": ("le", "{} or less"),
     "string_too_short": ("min_length", "a string of at least {} characters"),
     "string_too_long": ("max_length", "a string of at most {} characters"),
-    "too_short": ("min_length", "at least {} entries"),
-    "too_long": ("max_length", "at most {} entries"),
+    "too_short": ("min_length", "at least {} of them"),
+    "too_long": ("max_length", "at most {} of them"),
     "string_pattern_mismatch": ("pattern", "a string that matches {}"),
 }
 LONGEST_SHOWN = 60
@@ -74,7 +74,8 @@ def _expected(found: Found) -> str | None:
     kind, context = found["type"], found.get("ctx", {})
     if kind in LIMITS:
         key, words = LIMITS[kind]
-        return words.format(context[key])
+        limit = context[key]
+        return words.format(f"{limit:g}" if isinstance(limit, float) else limit)
     if kind == "literal_error":
         return (
             f"one of {context['expected'].replace(' or ', ', ')}"
@@ -90,15 +91,13 @@ def _expected(found: Found) -> str | None:
 
 def _shown(found: Found) -> str:
     value = found.get("input")
-    if found["type"] in ("too_short", "too_long") and isinstance(value, list | dict):
-        return str(len(value))
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return str(value)[:LONGEST_SHOWN]
     if isinstance(value, str):
         return repr(value) if len(value) <= LONGEST_SHOWN else f"a string of {len(value)} characters"
-    return "an array" if isinstance(value, list | tuple) else "an object"
+    return f"an array of {len(value)}" if isinstance(value, list | tuple) else "an object"
 
 
 def _at_fault(errors: Sequence[Found], body: Any) -> tuple[Found, Path]:
