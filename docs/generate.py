@@ -1,6 +1,7 @@
-"""`python docs/generate.py`: write docs/reference.md and docs/proofs.md from the code; tests hold them to that."""
+"""`python docs/generate.py`: write the pages that come from the code; tests hold them to it."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from fastapi.routing import APIRoute
 from bench import proofs
 from server.app import ROUTERS
 from server.cli import app as cli
+from server.openai.differences import ENDPOINTS, VLLM, Narrower, Refused, Taken
 from server.settings import Settings
 
-PAGE = Path(__file__).with_name("reference.md")
+FOLDER = Path(__file__).parent
 
 HEAD = """# Reference
 
@@ -68,8 +70,52 @@ that is mixed into the training data against forgetting; 0 turns it off.
 """
 
 
+DIFFERENCES = """# Differences from OpenAI
+
+Written by `python docs/generate.py` from the table by which the server refuses (`server/openai/differences.py`). A
+field that OpenAI documents and that is not here does what OpenAI says. Null means absent everywhere. Fields that nobody
+documents are ignored, as OpenAI does.
+
+- **Text.** Half a surrogate pair (`"\\ud83d"`, an emoji that somebody cut in two) and NUL become U+FFFD as a request
+  comes in, in bodies and in URLs. Everything else is kept as it is.
+- **Control tokens.** `<|im_end|>` and its like in a message are text, and begin no new turn; in the prompt of
+  `/v1/completions` they are the tokens.
+- **Bodies.** JSON is read as JSON whatever its Content-Type says, in UTF-8, UTF-16, UTF-32 or the charset it names.
+  `Content-Encoding: gzip` and `deflate` are unpacked, up to the body's limit; any other is refused (415).
+- **URLs.** A slash at the end and doubled slashes are the same address, HEAD is GET without the body, OPTIONS answers
+  with `Allow`. `/v1/v1/…` and addresses without `/v1` are 404 and say what was meant.
+- **Browsers.** With `--no-auth` a request of another site's page (`Origin`, `Sec-Fetch-Site`), or for a `Host` that is
+  neither localhost nor an address of this machine, is refused (403). `cors_origins` names the sites that may.
+- **Limits.** At most 10,000 messages or items a request, 1,024 tokens in `logit_bias`, 64 levels in a schema,
+  20 `logprobs` in `/v1/completions`.
+- **Sampling.** A `temperature` below 0.00001, or a `top_p` of 0, takes the most probable token; below 0.01 it is 0.01.
+- **Log-probabilities.** `bytes` are the token's own, and joined they are the answer. Tokens that the text leaves out,
+  such as the end of the turn, have none; where a stop string ended the answer, its tokens follow.
+"""
+KINDS = {Refused: "refused", Taken: "no effect", Narrower: "in part"}
+
+
+def differences() -> str:
+    """The page of differences."""
+    lines = [DIFFERENCES]
+    for title, table in (*ENDPOINTS.values(), ("Fields of `vllm serve`, by `extra_body`", VLLM)):
+        lines += [f"## {title}", "", "| field | | why, and what is taken all the same |", "|---|---|---|"]
+        for path, entry in table.items():
+            lines.append(f"| `{path}` | {KINDS[type(entry)]} | {entry.why}{_harmless(entry)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _harmless(entry: Refused | Taken | Narrower) -> str:
+    if not isinstance(entry, Refused):
+        return ""
+    values = [f"`{json.dumps(value)}`" for value in entry.harmless]
+    values += [f"`{name}` {' or '.join(map(json.dumps, parts))}" for name, parts in entry.parts.items()]
+    return f" Taken: {', '.join(values)}." if values else ""
+
+
 def page() -> str:
-    """The whole page."""
+    """The page of reference."""
     return "\n".join([HEAD, *_routes(), "", *_commands(), *_settings()]) + "\n"
 
 
@@ -121,5 +167,6 @@ def _first_line(function: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    (FOLDER / "reference.md").write_text(page(), encoding="utf-8")
+    (FOLDER / "differences.md").write_text(differences(), encoding="utf-8")
     proofs.PAGE.write_text(proofs.page(), encoding="utf-8")

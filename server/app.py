@@ -21,10 +21,9 @@ from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
 from server.batches.runner import BatchRunner
 from server.generation import Engine
-from server.http import errors, operations
+from server.http import entry, errors, operations
 from server.http.limits import RateLimits
 from server.http.metrics import Metrics
-from server.http.middleware import Envelope
 from server.jobs import JobQueue
 from server.models.catalog import Catalog
 from server.models.embedder import Embedder
@@ -44,7 +43,7 @@ from server.state.keys import Keys
 from server.state.permissions import Permissions
 from server.state.responses import Responses
 from server.state.tables import migrate
-from server.state.uploads import MAX_PART_BYTES, Uploads
+from server.state.uploads import Uploads
 from server.supervisor import Supervisor
 from server.trainers import Trainers
 
@@ -88,18 +87,10 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
             parts.embedder.stop()
 
     app = FastAPI(
-        title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, strict_content_type=False, lifespan=lifespan
-    )
-    app.add_middleware(
-        Envelope,
-        max_body_bytes=settings.max_body_bytes,
-        uploads={
-            "/v1/files": settings.max_file_bytes,
-            "/v1/uploads/": MAX_PART_BYTES,
-            "/admin/adapters": settings.max_adapter_bytes,
-        },
+        title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan
     )
     errors.install(app)
+    entry.install(app, settings)
     for module in ROUTERS:
         app.include_router(module.router)
     return app

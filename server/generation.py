@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+STRUCTURE = "structure"  # InvalidRequest's `param` where it is `Sampling.structure`; endpoints have other names for it
+
+
 class EngineError(Exception):
     """Base of what an engine raises on purpose."""
 
@@ -39,8 +42,8 @@ class ContextLengthExceeded(InvalidRequest):
 class Unsupported(InvalidRequest):
     """A field that OpenAI has and this server does not; an answer that ignored it would be wrong."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(f"'{field}' is not supported by this server; leave it out", field)
+    def __init__(self, field: str, why: str = "") -> None:
+        super().__init__(f"'{field}' is not supported by this server; leave it out. {why}".strip(), field)
 
 
 class AdapterLoadFailed(EngineError, RuntimeError):
@@ -114,7 +117,8 @@ class TokenLogprob:
     """A token, the natural logarithm of its probability, and the most probable ones in its place.
 
     `utf8` are the token's own bytes; a character of several tokens is whole in none of them, and their `token` is then
-    a placeholder. `logprob` is None for a prompt's first token, which nothing predicts.
+    a placeholder. All bytes of an answer joined are its text: a token that the text leaves out has none. `logprob` is
+    None for a prompt's first token, which nothing predicts.
     """
 
     token: str

@@ -1,10 +1,11 @@
 """Every setting, once. From `tuneport serve`'s flags, TUNEPORT_* variables, or tuneport.toml, in that order."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -39,6 +40,10 @@ class Settings(BaseSettings):
     )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     no_auth: bool = Field(default=False, description="Take requests without a key; on this machine's own address only.")
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description="Sites whose pages may call this server from a browser: https://host:port each, or * (with keys).",
+    )
     admin_key: SecretStr | None = Field(
         default=None, description="Admin key to use; default: one is made at first start."
     )
@@ -106,12 +111,25 @@ class Settings(BaseSettings):
     )
     judge_api_key: SecretStr = Field(default=SecretStr("none"), description="Key for judge_url.")
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, origins: list[str]) -> list[str]:
+        plain = [origin.rstrip("/").lower() for origin in origins]
+        for origin in plain:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; expected https://host, https://host:port or *")
+        return plain
+
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> "Settings":
         if self.no_auth and self.host not in LOOPBACK:
             raise ValueError(
                 f"no_auth with host {self.host} would open the server to the network; "
                 f"use {LOOPBACK[0]}, or keep keys on"
+            )
+        if self.no_auth and "*" in self.cors_origins:
+            raise ValueError(
+                "no_auth with cors_origins * would open the server to every web page; name the sites, or keep keys on"
             )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together; set both, or neither")

@@ -1,28 +1,69 @@
-"""A `Sampling` in vLLM's terms, and vLLM's outputs as deltas."""
+"""A `Sampling` in vLLM's terms, and vLLM's outputs as deltas.
 
-from collections.abc import Sequence
+What is asked is OpenAI's, ends of ranges included; where vLLM's ranges are narrower, the same is said in its words.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolCalls
-from server.generation import Delta, Sampling, TokenLogprob
+from server.generation import STRUCTURE, Delta, InvalidRequest, Sampling, TokenLogprob
+from server.state.ids import random_id
 
 if TYPE_CHECKING:
     from vllm.logprobs import Logprob
-    from vllm.outputs import RequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
 LOWEST_LOGPROB = -9999.0  # JSON has no -Inf; this is OpenAI's word for "very unlikely"
+GREEDY_BELOW = 1e-5  # vLLM's; from there up to 0.01 it samples at 0.01
+SEEDS = 2**62  # vLLM takes -1 for "none", and adds the answer's number to a seed, which must stay within 64 bits
+NAMES = (  # vLLM's names of what a request may have wrong, each also ours; those that begin another one's last
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "top_k", "min_p"),
+    *("min_tokens", "max_tokens", "stop_token_ids", "allowed_token_ids", "bad_words", "logit_bias", "prompt_logprobs"),
+    *("logprobs", "seed", "stop", "n"),
+)
+STRUCTURED = re.compile(r"grammar|schema|regex|structur|choice", re.IGNORECASE)
+ENGINES_WORDS = re.compile(r"\b(vllm\w*|xgrammar|llguidance|guidance|outlines|lm-format-enforcer)\b", re.IGNORECASE)
+LONGEST_MESSAGE = 500
 
 
-def parameters(sampling: Sampling, room: int, calls: ToolCalls | None) -> "SamplingParams":
+def greedy(sampling: Sampling) -> bool:
+    """Whether the most probable token is always taken; `n` answers are then one, `n` times."""
+    return sampling.temperature < GREEDY_BELOW or sampling.top_p == 0
+
+
+def copies(delta: Delta, n: int) -> list[Delta]:
+    """A greedy answer's delta for each of `n` answers; a call has an id of its own in each."""
+    return [
+        delta,
+        *(
+            replace(
+                delta,
+                index=index,
+                tool_calls=tuple(
+                    replace(call, id=random_id("call_", 24)) if call.id else call for call in delta.tool_calls
+                ),
+            )
+            for index in range(1, n)
+        ),
+    ]
+
+
+def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials: Mapping[str, int]) -> "SamplingParams":
     """vLLM's parameters.
 
     Args:
         room: tokens that fit into the context beside the prompt.
+        specials: text of the tokens that an answer's text leaves out -> id. A stop string can only meet them by id.
 
     Raises:
-        ValueError: vLLM refuses a value; the message is its own.
+        ValueError, VLLMClientError: vLLM refuses a value; see `refused`.
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
@@ -31,13 +72,16 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None) -> "Sampl
     if calls is not None:
         structure = calls.structure or structure
         values["skip_special_tokens"] = False  # some models' marks of a call are special tokens
+    marks = [specials[stop] for stop in sampling.stop if stop in specials]
+    if marks:
+        values["stop_token_ids"] = [*values.get("stop_token_ids", ()), *marks]
     return SamplingParams(
-        n=sampling.n,
+        n=1 if greedy(sampling) else sampling.n,
         max_tokens=sampling.max_tokens or room,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        temperature=0.0 if greedy(sampling) else sampling.temperature,
+        top_p=sampling.top_p or 1.0,
         stop=list(sampling.stop),
-        seed=sampling.seed,
+        seed=None if sampling.seed is None else sampling.seed % SEEDS,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         logit_bias=sampling.logit_bias or None,
@@ -48,6 +92,25 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None) -> "Sampl
         skip_clone=True,  # this request's own
         **values,
     )
+
+
+def refused(error: BaseException, calls: ToolCalls | None) -> InvalidRequest:
+    """vLLM's refusal as ours: the request's field, and no word of what stands behind the server.
+
+    Args:
+        calls: where tools were to be called, a grammar that cannot be made is theirs.
+    """
+    message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(next(iter(error.args), ""))
+    message = ENGINES_WORDS.sub("the server", message)[:LONGEST_MESSAGE]
+    named = getattr(error, "parameter", None)
+    named = named or next((name for name in NAMES if re.match(rf"\W*(\w+ )?{name}\b", message)), None)
+    named = named or next((name for name in NAMES[:-1] if re.search(rf"\b{name}\b", message)), None)
+    if named is None and STRUCTURED.search(message):
+        if calls is not None and calls.structure is not None:
+            told = "The calls cannot be held to the tools' parameters; simplify their schemas"
+            return InvalidRequest(f"{told}: {message}", "tools")
+        return InvalidRequest(f"The answer cannot be held to that form: {message}", STRUCTURE)
+    return InvalidRequest(message or "The engine cannot follow this request.", named)
 
 
 def read(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes, calls: ToolCalls | None) -> list[Delta]:
@@ -61,15 +124,28 @@ def read(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes, calls: T
             index=answer.index,
             text=answer.text,
             tokens=len(answer.token_ids),
-            logprobs=()
-            if sampling.top_logprobs is None
-            else _logprobs(answer.token_ids, answer.logprobs or (), sampling.top_logprobs, utf8),
+            logprobs=() if sampling.top_logprobs is None else _of_answer(answer, sampling, utf8, calls),
             prompt_logprobs=prompt,
             finish_reason=answer.finish_reason,
             cached_tokens=output.num_cached_tokens or 0,
         )
         deltas.append(delta if calls is None else calls.read(delta, list(answer.token_ids)))
     return deltas
+
+
+def _of_answer(
+    answer: "CompletionOutput", sampling: Sampling, utf8: TokenBytes, calls: ToolCalls | None
+) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities of an answer's tokens; one that the text leaves out has no bytes, so that they join to it."""
+    assert sampling.top_logprobs is not None
+    tokens = _logprobs(answer.token_ids, answer.logprobs or (), sampling.top_logprobs, utf8)
+    shown = calls is not None or sampling.more.get("skip_special_tokens") is False
+    ended = answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str)  # by a token
+    dropped = len(tokens) - 1 if ended and not sampling.more.get("include_stop_str_in_output") else None
+    return tuple(
+        replace(token, utf8=b"") if place == dropped or (not shown and utf8.is_special(token_id)) else token
+        for place, (token_id, token) in enumerate(zip(answer.token_ids, tokens, strict=True))
+    )
 
 
 def _logprobs(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.base import BaseModel
 from adapters.files.validate import UNWRAPPED
-from server.engine.sampling import parameters, read
+from server.engine.sampling import copies, greedy, parameters, read, refused
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolParsing
 from server.generation import (
@@ -27,7 +27,6 @@ from server.generation import (
     ContextLengthExceeded,
     Delta,
     EngineUnavailable,
-    InvalidRequest,
     Sampling,
     Tools,
 )
@@ -42,6 +41,7 @@ T = TypeVar("T")
 
 HEALTH_CHECK_SECONDS = 0.5
 MAX_LOGPROBS = 20  # OpenAI's limit on top_logprobs
+REQUESTS_FAULT = (TypeError, ValueError, OverflowError, RecursionError)  # what vLLM stumbles over before it begins
 PLUGIN = "tuneport"  # the entry point of plugin.py, see pyproject.toml
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -151,29 +151,31 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         llm = self._running()
-        copies = sampling.n if sampling.temperature == 0 else 1  # vLLM samples no greedy answer twice, nor need it
-        sampling = replace(sampling, n=sampling.n // copies)
+        wanted = sampling.n if greedy(sampling) else 1  # vLLM samples no greedy answer twice, nor need it
+        sampling = replace(sampling, n=sampling.n // wanted)
         room = self._room(len(prompt), sampling.max_tokens)
+        calls = None
         try:
             calls = self._parsing.begin(tools, prompt, sampling) if tools else None
-            wanted = parameters(sampling, room, calls)
-        except (ValueError, VLLMClientError) as error:
-            raise _refused(error) from error
+            asked = parameters(sampling, room, calls, self._token_bytes.specials)
+        except (TypeError, ValueError, VLLMClientError) as error:
+            raise refused(error, calls) from error
         if adapter is not None and adapter not in self._loaded:
             raise EngineUnavailable("the engine was started again meanwhile; try again")
         lora = self._loaded[adapter] if adapter is not None else None
         outputs = llm.generate(
-            tokens_input(prompt), wanted, uuid.uuid4().hex, lora_request=lora, priority=sampling.priority
+            tokens_input(prompt), asked, uuid.uuid4().hex, lora_request=lora, priority=sampling.priority
         )
         try:
             async for output in outputs:
                 for delta in read(output, sampling, self._token_bytes, calls):
-                    yield delta
-                    for copy in range(1, copies):
-                        yield replace(delta, index=copy)
+                    for copy in copies(delta, wanted):
+                        yield copy
         except VLLMClientError as error:
-            raise _refused(error) from error
+            raise refused(error, calls) from error
         except (EngineDeadError, EngineGenerateError) as error:
+            if isinstance(error.__cause__, REQUESTS_FAULT) and not llm.errored:
+                raise refused(error.__cause__, calls) from error
             raise EngineUnavailable("the engine stopped while it answered; try again shortly") from error
         finally:
             await outputs.aclose()
@@ -210,10 +212,6 @@ class VllmEngine:
             return task.result()
         finally:
             task.cancel()
-
-
-def _refused(error: Exception) -> InvalidRequest:
-    return InvalidRequest(str(error.args[0]), getattr(error, "parameter", None))
 
 
 def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":

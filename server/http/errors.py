@@ -13,9 +13,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from adapters.errors import (
     AdapterDamaged,
@@ -35,9 +36,17 @@ from server.generation import (
     InvalidRequest,
     Unsupported,
 )
+from server.http import wording
 from server.state.errors import InvalidState, NotFound, TooLarge
 
 INVALID = "invalid_request_error"
+REWORDED = {  # of FastAPI's and Starlette's own
+    "There was an error parsing the body": (
+        "The body could not be read: expected JSON, or for an upload a whole form (multipart/form-data)."
+    ),
+    "Missing boundary in multipart.": "The header Content-Type of a form needs its boundary; let your client write it.",
+    "Part exceeded maximum size": "A field of the form is larger than 1 MB; if it is the file, give it a file name.",
+}
 
 
 class Unauthorized(Exception):
@@ -123,26 +132,25 @@ def event(error: Exception) -> str:
 def install(app: FastAPI) -> None:
     """Answer errors in this form; what is left, middleware.py answers, so that a 500 has its headers too."""
 
-    async def domain(_request: Request, error: Exception) -> JSONResponse:
+    async def domain(_request: Request, error: Exception) -> Response:
         status, content = describe(error)
         retry = error.retry_seconds if isinstance(error, RateLimited) else 1 if status == 503 else None
         return JSONResponse(content, status, None if retry is None else {"retry-after": str(math.ceil(retry))})
 
-    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+    async def invalid(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first, field = _at_fault(error)
-        param = ".".join(map(str, field)) or None
-        if first["type"] == "json_invalid":
-            return JSONResponse(_object(f"The body is not valid JSON: {first['ctx']['error']}", Answer(400)), 400)
-        message = first["msg"].removeprefix("Value error, ")
-        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-        return JSONResponse(_object(f"{param}: {message}" if param else message, Answer(400, code=code), param), 400)
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
+            message = f"The body is not valid JSON: {errors[0]['ctx']['error']} (at character {errors[0]['loc'][-1]})."
+            return JSONResponse(_object(message, Answer(400)), 400)
+        message, code, param = wording.told(errors, error.body)
+        return JSONResponse(_object(message, Answer(400, code=code), param), 400)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"Invalid URL ({request.method} {request.url.path})"
+            return _no_route(request)
+        message = REWORDED.get(str(error.detail).partition(" of ")[0], str(error.detail))
         return JSONResponse(_object(message, Answer(error.status_code)), error.status_code, error.headers)
 
     for kind in TABLE:
@@ -151,27 +159,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
 
 
-def _at_fault(error: RequestValidationError) -> tuple[dict[str, Any], list[str | int]]:
-    """The first field's error and the path to it; of a union's branches, the one that came furthest."""
+def _no_route(request: Request) -> Response:
+    """404 or 405; OPTIONS, which asks what there is, is told."""
+    path, method = request.url.path, request.method
+    known = _methods(request, path)
+    if known:
+        allow = {"allow": ", ".join([*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"])}
+        if method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        message = f"Not allowed to {method} on {path}; expected {' or '.join(known)}."
+        return JSONResponse(_object(message, Answer(405, code="method_not_supported")), 405, allow)
+    message = f"Invalid URL ({method} {path})"
+    if path.startswith("/v1/v1"):
+        message += ": /v1 stands there twice. The base URL ends in /v1, and the client adds the rest."
+    elif _methods(request, f"/v1{path}"):
+        message += f". Did you mean /v1{path}? The base URL ends in /v1."
+    return JSONResponse(_object(message, Answer(404)), 404)
 
-    def field(found: dict[str, Any]) -> list[str | int]:
-        place, *path = found["loc"]
-        if place != "body" or not isinstance(error.body, dict | list):
-            return path
-        known: list[str | int] = []
-        at = error.body
-        for part in path:  # a branch of a union has a part too, which the body knows nothing of
-            if isinstance(at, dict) and (part in at or (found["type"] == "missing" and part is path[-1])):
-                at = at.get(part)
-                known.append(part)
-            elif isinstance(at, list) and isinstance(part, int):
-                at = at[part]
-                known.append(part)
-        return known
 
-    errors = [(found, field(found)) for found in error.errors()]
-    same = [(found, path) for found, path in errors if path[:1] == errors[0][1][:1]]
-    return max(same, key=lambda pair: (len(pair[1]), pair[0]["type"] != "missing"))
+def _methods(request: Request, path: str) -> list[str]:
+    """What can be done with a path."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -17,6 +17,9 @@ MAX_INPUTS = 2048  # OpenAI's
 BYTES_A_NUMBER = 4
 
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
 
 
 class EmbeddingRequest(BaseModel):
@@ -25,7 +28,7 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str
-    input: Text | Annotated[list[Text] | list[int] | list[list[int]], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Text | Texts | Ids | ManyIds
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None

@@ -14,10 +14,11 @@ from tests.conftest import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("demo/*.md")])
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    generate = "from docs.generate import page; import sys; sys.stdout.write(page())"
+@pytest.mark.parametrize(("name", "maker"), [("reference.md", "page"), ("differences.md", "differences")])
+def test_generated_pages_are_what_the_code_says(name: str, maker: str) -> None:
+    generate = f"from docs.generate import {maker}; import sys; sys.stdout.write({maker}())"
     page = processes.run([sys.executable, "-c", generate], cwd=ROOT, limit_seconds=60)
-    assert (ROOT / "docs" / "reference.md").read_text() == page.stdout, "run `python docs/generate.py`"
+    assert (ROOT / "docs" / name).read_text() == page.stdout, "run `python docs/generate.py`"
 
 
 def test_the_page_of_proofs_is_what_their_results_and_the_code_say() -> None:

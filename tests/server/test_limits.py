@@ -20,7 +20,7 @@ def client(limits: RateLimits) -> httpx.AsyncClient:
     async def admit(name: str, tokens: int, request: Request) -> None:
         await limits.admit(Key(id=name, name=name, hint="", admin=False, created_at=0), request, tokens)
 
-    envelope = Envelope(app, max_body_bytes=10, uploads={})
+    envelope = Envelope(app)
     return httpx.AsyncClient(transport=httpx.ASGITransport(envelope), base_url="http://test")
 
 
@@ -75,7 +75,7 @@ async def test_the_sdk_asks_again_while_the_engine_is_down() -> None:
             raise EngineUnavailable("starting")
         return {"status": "ok"}
 
-    transport = httpx.ASGITransport(Envelope(app, max_body_bytes=10, uploads={}))
+    transport = httpx.ASGITransport(Envelope(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         sdk = openai.AsyncOpenAI(base_url="http://test", api_key="x", http_client=http, max_retries=2)
         assert await sdk.post("/x", cast_to=object) == {"status": "ok"}

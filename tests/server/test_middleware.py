@@ -2,14 +2,16 @@
 
 import httpx
 import pytest
+from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
+from server.http import errors
+from server.http.entry.bodies import Bodies
 from server.http.middleware import Envelope
 
 
 def client(app: object) -> httpx.AsyncClient:
-    envelope = Envelope(app, max_body_bytes=10, uploads={"/upload": 100})  # pyright: ignore[reportArgumentType]
-    return httpx.AsyncClient(transport=httpx.ASGITransport(envelope), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.anyio
@@ -17,7 +19,7 @@ async def test_an_unexpected_error_is_openais_500_without_its_text() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise KeyError("/secret/path")
 
-    async with client(broken) as http:
+    async with client(Envelope(broken)) as http:
         answer = await http.get("/")
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
@@ -28,9 +30,12 @@ async def test_an_unexpected_error_is_openais_500_without_its_text() -> None:
 
 @pytest.mark.anyio
 async def test_bodies_over_the_limit_are_refused_whether_announced_or_not() -> None:
-    from fastapi import FastAPI, Request
+    from starlette.middleware.exceptions import ExceptionMiddleware
 
     app = FastAPI()
+    errors.install(app)
+    app.add_middleware(Bodies, max_body_bytes=10, uploads={"/upload": 100})
+    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
 
     @app.post("/{path}")
     async def size(path: str, request: Request) -> int:

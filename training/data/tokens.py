@@ -74,7 +74,7 @@ class Tokens:
     def _count(self) -> None:
         if not self._waiting:
             return
-        encoded = self._tokenizer([text for _, text in self._waiting], add_special_tokens=False).input_ids
+        encoded = template.encode_all(self._tokenizer, [text for _, text in self._waiting])
         for (line, _), ids in zip(self._waiting, encoded, strict=True):
             self._counts.append(len(ids))
             if len(ids) > self._limit:

@@ -107,8 +107,8 @@ def _probe(
     """Sample and grade a few answers; refuse where no group's rewards differ."""
     samples, limit = resolved.samples, resolved.max_answer_tokens
     prompts = [_prompt(tokenizer, task) for task in tasks for _ in range(samples)]
-    inputs = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
-    inputs = inputs.to(model.device)
+    encoded = {"input_ids": template.encode_all(tokenizer, prompts)}
+    inputs = tokenizer.pad(encoded, padding_side="left", return_tensors="pt").to(model.device)
     with torch.inference_mode():
         outputs = model.generate(**inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=limit)
     texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

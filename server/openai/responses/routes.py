@@ -11,12 +11,13 @@ from adapters import template
 from server.generation import InvalidRequest
 from server.http.auth import Caller
 from server.models.catalog import Model
+from server.openai import differences
 from server.openai.lists import After, Limit, page
 from server.openai.responses import items as conversation
 from server.openai.responses import wire
 from server.openai.responses.events import Events
 from server.openai.text import messages, structure
-from server.openai.text.answering import Asked, Generation, respond
+from server.openai.text.answering import Asked, Generation, respond, size
 from server.openai.text.answers import gather
 from server.services import Use
 
@@ -30,6 +31,7 @@ router = APIRouter(prefix="/v1/responses")
 @router.post("")
 async def create(body: wire.ResponseRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Answer, and keep the answer unless `store` is false."""
+    differences.refuse("responses", await request.json())
     body.check()
     own = body.items()
     before = await asyncio.to_thread(use.responses.conversation, body.previous_response_id)
@@ -82,8 +84,9 @@ async def create(body: wire.ResponseRequest, request: Request, use: Use, caller:
             for event in writer.fail(error):
                 yield event
 
-    characters = sum(len(turn["content"]) for turn in turns)
-    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", tools)
+    characters = size(request) + sum(len(turn["content"]) for turn in turns)
+    held = body.guide_field() or "text.format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", held, tools)
     return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
 
 

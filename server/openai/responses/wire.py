@@ -11,7 +11,7 @@ from adapters.manifest import SamplingDefaults
 from server.generation import Sampling, TokenLogprob, Tools, Unsupported
 from server.openai.responses.items import Item, Message
 from server.openai.text import chat_wire, structure
-from server.openai.text.sampling_wire import TextRequest
+from server.openai.text.sampling_wire import TextRequest, Tokens
 from server.openai.text.tools_wire import (
     MAX_TOOLS,
     AllowedTools,
@@ -24,19 +24,8 @@ from server.openai.text.tools_wire import (
 )
 from server.state.ids import random_id
 
+MAX_ITEMS = 10_000
 LOGPROBS = "message.output_text.logprobs"
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "background": (False,),
-    "conversation": (),
-    "context_management": ([],),
-    "max_tool_calls": (),
-    "prompt": (),
-    "reasoning": ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None}),
-    "truncation": ("disabled",),
-    "logprobs": (False,),
-    "max_tokens": (),
-    "messages": (),
-}
 
 
 class ResponseTool(Function):
@@ -93,18 +82,18 @@ class TextFormat(BaseModel):
 class ResponseRequest(TextRequest):
     """A request for a conversation's next items."""
 
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
     instructions: str | None = None
     previous_response_id: str | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1)
-    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    max_output_tokens: Tokens | None = None
+    max_tool_calls: int | None = None
+    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedNames | None = None
     parallel_tool_calls: bool | None = None
     text: TextFormat | None = None
     include: list[str] | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     store: bool | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
 
     def items(self) -> list[dict[str, Any]]:
         """The input as the API lists it."""
@@ -117,9 +106,7 @@ class ResponseRequest(TextRequest):
         Raises:
             Unsupported: the first field of that kind.
         """
-        self.refuse_unsupported(UNSUPPORTED)
-        if self.n not in (None, 1):
-            raise Unsupported("n")
+        self.check_stream()
         for name in self.include or ():
             if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
                 raise Unsupported(f"include: {name}")
@@ -165,7 +152,7 @@ class ResponseRequest(TextRequest):
             "incomplete_details": None,
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
-            "max_tool_calls": None,
+            "max_tool_calls": self.max_tool_calls,
             "metadata": self.metadata or {},
             "model": model,
             "output": [],

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adapters.manifest import SamplingDefaults
-from server.generation import ContextLengthExceeded, Delta, Sampling, Tools
+from server.generation import STRUCTURE, ContextLengthExceeded, Delta, InvalidRequest, Sampling, Tools
 from server.models.catalog import Model
 from server.services import Services
 from server.state.keys import Key
@@ -42,8 +42,9 @@ class Asked:
         user: an alias that splits its traffic answers the same user with the same version.
         sampling: how to sample, given the adapter's own defaults.
         prompts: token ids of each prompt, for that model and the base's tokenizer.
-        characters: how long the prompts are, about.
-        param: the field that holds them.
+        characters: how long the request is, about.
+        param: the field that holds the prompts.
+        structure_param: the field that says what the answer must look like.
     """
 
     model: str
@@ -52,7 +53,13 @@ class Asked:
     prompts: Callable[[Model, "PreTrainedTokenizerBase"], list[list[int]]]
     characters: int
     param: str
+    structure_param: str
     tools: Tools | None = None
+
+
+def size(request: Request) -> int:
+    """How long the request is; tools and schemas are rendered too, and a million empty messages are long."""
+    return int(request.headers["content-length"])
 
 
 class Generation:
@@ -176,6 +183,8 @@ async def _begin(
         generation.failed()
         if isinstance(error, ContextLengthExceeded):
             error.param = asked.param
+        elif isinstance(error, InvalidRequest) and error.param == STRUCTURE:
+            error.param = asked.structure_param
         raise
     return generation
 

@@ -11,9 +11,10 @@ from adapters import template
 from server.http import errors
 from server.http.auth import Caller
 from server.models.catalog import Model
+from server.openai import differences
 from server.openai.text import chat_wire as wire
 from server.openai.text import messages, structure
-from server.openai.text.answering import Asked, Generation, respond
+from server.openai.text.answering import Asked, Generation, respond, size
 from server.openai.text.answers import Answer, gather
 from server.openai.text.sampling_wire import usage
 from server.services import Use
@@ -28,8 +29,8 @@ router = APIRouter()
 @router.post("/v1/chat/completions")
 async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Answer a conversation."""
-    body.refuse_unsupported(wire.UNSUPPORTED)
-    messages.check(body.messages)
+    differences.refuse("chat", await request.json())
+    body.check()
     tools = body.callable_tools()
     turns = messages.with_instruction(
         [message.turn() for message in body.messages], structure.instruction(body.response_format)
@@ -46,8 +47,8 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
         )
         return [template.encode(tokenizer, text)]
 
-    characters = sum(len(turn["content"]) for turn in turns)
-    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "messages", tools)
+    held = body.guide_field() or "response_format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools)
 
     async def whole(generation: Generation) -> dict[str, Any]:
         choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]

@@ -13,41 +13,49 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from adapters.manifest import SamplingDefaults
-from server.generation import Sampling, TokenLogprob, ToolCallDelta, Tools
+from server.generation import InvalidRequest, Sampling, TokenLogprob, ToolCallDelta, Tools
 from server.openai.text import structure
-from server.openai.text.messages import ChatMessage
-from server.openai.text.sampling_wire import TextRequest
+from server.openai.text.messages import ChatMessage, check_turns
+from server.openai.text.sampling_wire import TextRequest, Tokens
 from server.openai.text.tools_wire import MAX_TOOLS, Choice, Tool, choose
 from server.state.ids import random_id
 
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {  # `functions` is what `tools` was until 2023
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "echo": (False,),
-    "best_of": (1,),
-    "suffix": (),
-}
+MAX_MESSAGES = 10_000
 
 
 class ChatRequest(TextRequest):
     """A request for a conversation's next turn."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     response_format: structure.Format | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: structure.AnyObject | None = None
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("'top_logprobs' needs 'logprobs' to be true")
         return self
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, as OpenAI does.
+
+        Raises:
+            InvalidRequest: the first that does.
+        """
+        self.check_stream()
+        check_turns(self.messages)
+        both = (self.max_tokens, self.max_completion_tokens)
+        if None not in both and both[0] != both[1]:
+            raise InvalidRequest(
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.", "max_tokens"
+            )
 
     def callable_tools(self) -> Tools | None:
         """What the model may call; see `choose`."""

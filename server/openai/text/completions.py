@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -15,10 +15,11 @@ from server.generation import Delta, InvalidRequest, Sampling, TokenLogprob
 from server.http import errors
 from server.http.auth import Caller
 from server.models.catalog import Model
+from server.openai import differences
 from server.openai.text import structure
-from server.openai.text.answering import Asked, Generation, respond
+from server.openai.text.answering import Asked, Generation, respond, size
 from server.openai.text.answers import gather
-from server.openai.text.sampling_wire import TextRequest, usage
+from server.openai.text.sampling_wire import MAX_INTEGER, TextRequest, usage
 from server.services import Use
 from server.state.ids import random_id
 
@@ -30,25 +31,31 @@ router = APIRouter()
 
 MAX_PROMPTS = 2048  # OpenAI's
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
+BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
+
+
+Strings = Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True)]
+Ids = Annotated[list[int], Field(fail_fast=True)]
 
 
 class CompletionRequest(TextRequest):
     """A request for a text's continuation."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: int | None = Field(default=None, ge=0)
+    prompt: str | Strings | Ids | Annotated[list[Ids], Field(max_length=MAX_PROMPTS, fail_fast=True)] | None = None
+    max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
     best_of: int | None = Field(default=None, ge=1, le=20)
     response_format: structure.Format | None = None
 
     def prompts(self) -> Sequence[str | list[int]]:
-        """Every prompt by itself.
+        """Every prompt by itself; without one, a text is begun.
 
         Raises:
             InvalidRequest: there is none, an empty one, or too many.
         """
+        if self.prompt is None:
+            return [BEGINNING]
         prompts: list[Any] = [self.prompt]
         if isinstance(self.prompt, list) and not (self.prompt and isinstance(self.prompt[0], int)):
             prompts = list(self.prompt)
@@ -73,7 +80,8 @@ class CompletionRequest(TextRequest):
 @router.post("/v1/completions")
 async def create(body: CompletionRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Continue a text."""
-    body.refuse_unsupported(UNSUPPORTED)
+    differences.refuse("completions", await request.json())
+    body.check_stream()
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise InvalidRequest("'best_of' is not supported by this server; leave it out, or ask for 'n'", "best_of")
     if body.max_tokens == 0 and not body.echo:
@@ -81,10 +89,13 @@ async def create(body: CompletionRequest, request: Request, use: Use, caller: Ca
     texts = body.prompts()
 
     def prompts(_model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        if body.prompt is None:
+            first: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+            return [[first]]
         return [_ids(prompt, tokenizer) for prompt in texts]
 
-    characters = sum(map(len, texts))
-    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "prompt")
+    held = body.guide_field() or "response_format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
 
     async def whole(generation: Generation) -> dict[str, Any]:
         writer = _Writer(generation, body, texts, use.engine.tokenizer)

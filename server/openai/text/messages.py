@@ -55,12 +55,16 @@ class ChatMessage(BaseModel):
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Content | None = None
+    refusal: str | None = None
+    name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
     def turn(self) -> dict[str, Any]:
         """As templates take it."""
-        turn: dict[str, Any] = {"role": self.role, "content": self.content or ""}
+        turn: dict[str, Any] = {"role": self.role, "content": self.content or self.refusal or ""}
+        if self.name:
+            turn["name"] = self.name
         if self.tool_calls:
             turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
         if self.tool_call_id:
@@ -68,7 +72,7 @@ class ChatMessage(BaseModel):
         return turn
 
 
-def check(messages: Sequence[ChatMessage]) -> None:
+def check_turns(messages: Sequence[ChatMessage]) -> None:
     """Whether every turn has a content and every call its answer, as OpenAI checks it.
 
     Raises:
@@ -86,7 +90,8 @@ def check(messages: Sequence[ChatMessage]) -> None:
             waiting.remove(message.tool_call_id)
         elif waiting:
             break
-        if message.content is None and not message.tool_calls:
+        said = message.content is not None or (message.role == "assistant" and message.refusal is not None)
+        if not said and not message.tool_calls:
             raise InvalidRequest("Invalid value for 'content': expected a string, got null.", f"messages.[{number}]")
         if message.tool_calls:
             if message.role != "assistant":

@@ -1,59 +1,60 @@
-"""Fields that every text endpoint takes: OpenAI's, vLLM's own beside them, and those that are refused by name."""
+"""Fields that every text endpoint takes: OpenAI's, and vLLM's own beside them."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from adapters.manifest import SamplingDefaults
-from server.generation import InvalidRequest, Sampling, Unsupported
+from server.generation import InvalidRequest, Sampling
+from server.openai.text.structure import AnyObject
 
-# Fields known to OpenAI or vLLM and not to us, with the values that ask for nothing. All others that nobody knows are
-# ignored, as OpenAI does.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "store": (False,),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
-    "reasoning_effort": ("none",),
-    "verbosity": ("medium",),
-    "moderation": (),
-    "use_beam_search": (False,),
-    "length_penalty": (1, 1.0),
-    "chat_template": (),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "documents": ([],),
-    "prompt_embeds": (),
-    "truncate_prompt_tokens": (),
-    "guided_whitespace_pattern": (),
-    "guided_decoding_backend": (),
-    "logits_processors": ([],),
-    "return_tokens_as_token_ids": (False,),
-    "return_token_ids": (False,),
-    "prompt_logprobs": (),
-    "kv_transfer_params": (),
-}
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
+MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
+MAX_STOP_IDS = 128  # the same
+MAX_INTEGER = 2**31 - 1
+
+TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+def _few(biases: Any) -> Any:
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"{len(biases)} tokens; at most {MAX_BIASES} can have a bias")
+    return biases
 
 
 class StreamOptions(BaseModel):
-    """Options of a stream; obfuscation is not made, whatever is asked."""
+    """Options of a stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+
+
+class StructuredOutputs(BaseModel):
+    """What the answer must look like, in vLLM's terms."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    json_: AnyObject | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1)
+    grammar: str | None = None
+    json_object: bool | None = None
 
 
 class VllmFields(BaseModel):
     """What vLLM takes beyond OpenAI, through an SDK's `extra_body`."""
 
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INTEGER)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
-    bad_words: list[Annotated[str, Field(min_length=1)]] | None = None
-    allowed_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
+    bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_BIASES)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_BIASES)] | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -62,21 +63,26 @@ class VllmFields(BaseModel):
 class TextRequest(VllmFields):
     """A request for text; null means absent."""
 
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     n: int | None = Field(default=None, ge=1, le=128)
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few)] | None = None
     user: str | None = None
-    structured_outputs: dict[str, Any] | None = None
+    metadata: Metadata | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: AnyObject | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
+    guided_grammar: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "TextRequest":
@@ -87,31 +93,36 @@ class TextRequest(VllmFields):
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    def refuse_unsupported(self, more: Mapping[str, tuple[Any, ...]]) -> None:
-        """Raise Unsupported for the first field that asks for what we cannot do.
-
-        Args:
-            more: fields that this endpoint alone refuses, with their harmless values.
-        """
-        for field, value in (self.model_extra or {}).items():
-            harmless = more.get(field, UNSUPPORTED.get(field))
-            if harmless is not None and value is not None and value not in harmless:
-                raise Unsupported(field)
+    def check_stream(self) -> None:
+        """Raise InvalidRequest where options are given for a stream that is not asked for, as OpenAI does."""
+        if self.wants_usage and not self.stream:
+            raise InvalidRequest(
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+            )
 
     def guide(self) -> dict[str, Any] | None:
         """What vLLM's own fields say the answer must look like; see `Sampling.structure`.
 
         Raises:
-            InvalidRequest: they say more than one thing.
+            InvalidRequest: they say more than one thing, or nothing.
         """
-        extra = self.model_extra or {}
-        guides = {new: extra[old] for old, new in GUIDED.items() if extra.get(old) is not None}
-        structure = {**(self.structured_outputs or {}), **guides}
-        if len(structure) > 1:
-            raise InvalidRequest(f"only one of {', '.join(sorted(structure))} can be asked for", "structured_outputs")
-        return structure or None
+        guides = {new: getattr(self, old) for old, new in GUIDED.items() if getattr(self, old) is not None}
+        if self.structured_outputs is not None:
+            guides |= self.structured_outputs.model_dump(exclude_none=True, by_alias=True)
+            if guides.get("json_object") is False:
+                del guides["json_object"]
+        if len(guides) > 1:
+            raise InvalidRequest(f"only one of {', '.join(sorted(guides))} can be asked for", "structured_outputs")
+        return guides or None
+
+    def guide_field(self) -> str | None:
+        """Which of vLLM's own fields that is."""
+        return next(
+            (name for name in (*GUIDED, "structured_outputs") if getattr(self, name) is not None),
+            None,
+        )
 
     def sampling_fields(self, defaults: SamplingDefaults) -> Sampling:
         """How to sample: the request's own values, else the adapter's, else OpenAI's."""

@@ -1,11 +1,28 @@
 """`response_format`: what an answer must look like, and what the model is told of it."""
 
 import json
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 BEST_EFFORT = "Answer with a JSON object that follows this JSON schema:\n"
+MAX_DEPTH = 64  # vLLM's; OpenAI's is 10
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(one, float) and not math.isfinite(one) for one in level):
+            raise ValueError("it holds a number that JSON has not: NaN, or infinite")
+        nested = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [inner for one in nested for inner in one]
+        if not level:
+            return value
+    raise ValueError(f"objects and arrays are nested more than {MAX_DEPTH} levels deep")
+
+
+AnyObject = Annotated[dict[str, Any], AfterValidator(_plain)]  # any object that can be written again
 
 
 class Text(BaseModel):
@@ -27,7 +44,7 @@ class Schema(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    value: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    value: AnyObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
@@ -44,12 +61,13 @@ Format = Annotated[Text | JsonObject | JsonSchema, Field(discriminator="type")]
 def structure(wanted: Format | None) -> dict[str, Any] | None:
     """What the engine holds the answer to; see `Sampling.structure`. A schema that is not strict: to be JSON."""
     if isinstance(wanted, JsonSchema) and wanted.json_schema.strict:
-        return {"json": wanted.json_schema.value}
+        return {"json": wanted.json_schema.value or {}}
     return None if wanted is None or isinstance(wanted, Text) else {"json_object": True}
 
 
 def instruction(wanted: Format | None) -> str | None:
     """What the model is told of the schema: also where it is held to it, it answers better when it knows."""
     if isinstance(wanted, JsonSchema) and wanted.json_schema.value:
-        return BEST_EFFORT + json.dumps(wanted.json_schema.value, ensure_ascii=False)
+        described = f"{wanted.json_schema.description}\n" if wanted.json_schema.description else ""
+        return described + BEST_EFFORT + json.dumps(wanted.json_schema.value, ensure_ascii=False)
     return None

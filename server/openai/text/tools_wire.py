@@ -1,10 +1,11 @@
 """Tools as OpenAI's chat has them: what may be called, and whether it must be."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.generation import InvalidRequest, Tools
+from server.openai.text.structure import AnyObject
 
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
 MAX_TOOLS = 128  # OpenAI's
@@ -17,7 +18,7 @@ class Function(BaseModel):
 
     name: Annotated[str, Field(pattern=NAME)]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: AnyObject | None = None
     strict: bool | None = None
 
 

@@ -2,8 +2,6 @@
 
 import codecs
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from adapters.files.validate import CONFIG, Limits
 from adapters.manifest import Manifest
 from adapters.registry import Registry
 from adapters.store import Store
+from tests import processes
 from tests.conftest import MakeAdapter
 
 NAME = "ft:tiny:acme::a1"
@@ -80,8 +79,8 @@ def test_what_is_stored_is_read_where_the_locale_is_not_utf_8(
     (folder / CONFIG).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     adapter = open_registry(tmp_path, tiny_base).register(NAME, folder, owned_by="acme")
     program = f"import json; print(ascii(json.load(open({str(adapter.path / CONFIG)!r}))['base_model_name_or_path']))"
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = processes.run([sys.executable, "-c", program], environment=environment, limit_seconds=60)
     assert told.stdout.strip() == ascii(PATH)
 
 

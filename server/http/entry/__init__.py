@@ -1,0 +1,46 @@
+"""What a request passes before any route sees it, as plain ASGI so that streams pass untouched.
+
+Outermost first: the envelope, the web page's right to ask at all, CORS, errors in OpenAI's form, the URL as it was
+meant, the caller's key, and the body. So what is refused is refused before its body is read.
+"""
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+
+from server.http.auth import Identity
+from server.http.entry.bodies import Bodies
+from server.http.entry.browsers import Browsers
+from server.http.entry.urls import Urls
+from server.http.middleware import Envelope
+from server.settings import Settings
+from server.state.uploads import MAX_PART_BYTES
+
+EXPOSED = (  # of our headers, those that a page on another site may read
+    *("x-request-id", "openai-processing-ms", "openai-version", "retry-after"),
+    *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
+)
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Put everything around the application; the last one added is the outermost."""
+    uploads = {
+        "/v1/files": settings.max_file_bytes,
+        "/v1/uploads/": MAX_PART_BYTES,
+        "/admin/adapters": settings.max_adapter_bytes,
+    }
+    app.add_middleware(Bodies, max_body_bytes=settings.max_body_bytes, uploads=uploads)
+    app.add_middleware(Identity)
+    app.add_middleware(Urls)
+    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Browsers, guarded=settings.no_auth, origins=settings.cors_origins)
+    app.add_middleware(Envelope)

@@ -1,0 +1,210 @@
+"""The one place where bodies enter: unpacked, within their limit, and valid text before anybody reads them.
+
+What is not a form is JSON, whatever its Content-Type says, for OpenAI's users write `curl -d`. JSON can hold what no
+UTF-8 can: half a surrogate pair ("\\ud83d"), cut out of an emoji by somebody's truncation. No tokenizer, hash, database
+or answer takes it, and PostgreSQL takes no NUL. Both become U+FFFD, so that no one behind needs to think of them.
+"""
+
+import json
+import re
+import zlib
+from email.message import Message as Header
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.generation import InvalidRequest
+
+MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
+ENCODINGS = ("gzip", "x-gzip", "deflate")
+GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+RAW_DEFLATE = -zlib.MAX_WBITS
+# An escaped backslash, a whole pair, or what is mended: a half, or NUL
+ESCAPES = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000)"
+)
+HALVES = re.compile("[\ud800-\udfff]")
+HALF = len("\\ud83d")
+
+
+class Bodies:
+    """Hands bodies on as UTF-8 JSON, or forms as they are, and refuses what is over the limit.
+
+    Args:
+        max_body_bytes: for every path but those in `uploads`; of what was unpacked.
+        uploads: path -> largest file it takes; one that ends in a slash stands for all below it.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, uploads: dict[str, int]) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._uploads = {path: size + MULTIPART_BYTES for path, size in uploads.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = self._limit(scope["path"])
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        content_type = headers.get("content-type", "")
+        read = _Reader(receive, headers.get("content-encoding", ""), limit)
+        if content_type.lower().startswith("multipart/"):
+            await self._app(_described(scope), read, send)
+        elif "content-length" not in headers and "transfer-encoding" not in headers and scope["method"] == "GET":
+            await self._app(scope, receive, send)
+        else:
+            body = await _whole(read)
+            if body is not None:
+                body = clean(body, content_type) if body else body
+                await self._app(_described(scope, body), _replayed(body, receive), send)
+
+    def _limit(self, path: str) -> int:
+        below = next(
+            (size for prefix, size in self._uploads.items() if prefix[-1] == "/" and path.startswith(prefix)), None
+        )
+        return below or self._uploads.get(path, self._max_body_bytes)
+
+
+def clean(body: bytes, content_type: str = "") -> bytes:
+    """JSON as UTF-8 without halves of surrogate pairs and NUL.
+
+    Args:
+        content_type: the header, whose charset counts; without one it is UTF-8, UTF-16 or UTF-32, as it begins.
+
+    Raises:
+        InvalidRequest: it is no text in that encoding.
+    """
+    header = Header()
+    header["content-type"] = content_type
+    named = header.get_content_charset()
+    encoding = json.detect_encoding(body) if named in (None, "utf-8") else str(named)
+    try:
+        text = body.decode(encoding, "surrogatepass" if encoding.startswith("utf") else "strict")
+    except LookupError:
+        raise InvalidRequest(f"The charset {encoding!r} of the header Content-Type is unknown; send UTF-8.") from None
+    except UnicodeError as error:
+        place = f" (at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise InvalidRequest(
+            f"The body is not valid {encoding}{place}. Send UTF-8, or name the body's charset in the "
+            "header Content-Type."
+        ) from error
+    if "\\u" in text:
+        text = ESCAPES.sub(_mended, text)
+    try:
+        return text.removeprefix("\ufeff").encode()
+    except UnicodeEncodeError:
+        return HALVES.sub("\ufffd", text).removeprefix("\ufeff").encode()
+
+
+def _mended(escape: re.Match[str]) -> str:
+    return "\\ufffd" if len(escape.group()) == HALF else escape.group()
+
+
+class _Reader:
+    """Receives a body's pieces, unpacked; an ASGI `receive`.
+
+    Errors are HTTPExceptions, for the reader of forms lets no others through.
+    """
+
+    def __init__(self, receive: Receive, encoding: str, limit: int) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in ("", "identity", *ENCODINGS):
+            raise HTTPException(
+                415, f"The Content-Encoding {encoding!r} is not understood; send gzip, deflate, or the body as it is."
+            )
+        self._receive = receive
+        self._limit = limit
+        self._received = 0
+        self._inflater = _Inflater() if encoding in ENCODINGS else None
+
+    async def __call__(self) -> Message:
+        """The next piece."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            return message
+        body: bytes = message.get("body", b"")
+        last = not message.get("more_body", False)
+        if self._inflater is not None:
+            body = self._inflater.inflate(body, self._limit - self._received + 1, last=last)
+        self._received += len(body)
+        if self._received > self._limit:
+            raise _too_large(self._limit)
+        return {**message, "body": body}
+
+
+class _Inflater:
+    """Unpacks gzip, zlib, and the bare deflate that some clients send under that name."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
+        self._begun = False
+
+    def inflate(self, data: bytes, room: int, *, last: bool) -> bytes:
+        """What `data` unpacks to, `room` bytes at most: a bomb is not unpacked beyond what is refused anyway."""
+        unpacked = b""
+        try:
+            while data and len(unpacked) < room:
+                unpacked += self._some(data, room - len(unpacked))
+                data = self._stream.unused_data
+                if data:  # gzip may come in several members
+                    self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
+        except zlib.error as error:
+            raise HTTPException(400, "The body is not what its Content-Encoding says.") from error
+        if last and self._begun and not self._stream.eof and len(unpacked) < room:
+            raise HTTPException(400, "The body ends before its compressed data do.")
+        return unpacked
+
+    def _some(self, data: bytes, room: int) -> bytes:
+        try:
+            unpacked = self._stream.decompress(data, room)
+        except zlib.error:
+            if self._begun:
+                raise
+            self._stream = zlib.decompressobj(RAW_DEFLATE)
+            unpacked = self._stream.decompress(data, room)
+        self._begun = True
+        return unpacked
+
+
+async def _whole(read: Receive) -> bytes | None:
+    """The whole body; None: the client is gone."""
+    pieces: list[bytes] = []
+    while True:
+        message = await read()
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message["body"])
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once, then what comes: that the client is gone."""
+    waiting = [body]
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": waiting.pop(), "more_body": False} if waiting else await receive()
+
+    return again
+
+
+def _described(scope: Scope, body: bytes | None = None) -> Scope:
+    """The scope with headers that describe the body as it is handed on; None: a form, read as it comes."""
+    scope = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=scope)
+    if "content-encoding" in headers:
+        del headers["content-encoding"]
+        del headers["content-length"]
+    if body is not None:
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(body))
+    return scope
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The request's body is larger than {limit} bytes.")

@@ -1,0 +1,33 @@
+"""URLs as clients write them: slashes at the end or doubled, absolute ones, HEAD for GET.
+
+A model's name may hold slashes, which the SDK encodes: what is encoded is never touched here.
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+ABSOLUTE = re.compile(rb"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
+SLASHES = re.compile(rb"/{2,}")
+
+
+class Urls:
+    """Brings a request's path into the form that routes have.
+
+    NUL, which no name holds and PostgreSQL refuses, becomes U+FFFD, as in bodies.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http":
+            raw = scope.get("raw_path") or scope["path"].encode()
+            raw = SLASHES.sub(b"/", ABSOLUTE.sub(b"", raw.partition(b"?")[0])).rstrip(b"/") or b"/"
+            path = unquote_to_bytes(raw).decode("utf-8", "replace").replace("\0", "\ufffd")
+            query = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the web server drops the body
+            scope = {**scope, "raw_path": raw, "path": path, "query_string": query, "method": method}
+        await self._app(scope, receive, send)

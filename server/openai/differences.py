@@ -1,0 +1,193 @@
+"""What this server does otherwise than OpenAI, field by field: one table for the code that refuses and for the docs.
+
+A field that OpenAI documents is used (the wire types have it), or stands here. A test walks the SDK's types and fails
+where a field is in neither; docs/differences.md is written from this table.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.generation import Unsupported
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Asks for what cannot be done here; ignored, it would make the answer another one than was asked for.
+
+    Attributes:
+        harmless: values that ask for nothing here, beside null.
+        parts: of an object, fields with the values that ask for nothing; it is harmless when all its fields are.
+    """
+
+    why: str
+    harmless: tuple[Any, ...] = ()
+    parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def takes(self, value: Any) -> bool:
+        """Whether the value asks for nothing."""
+        if isinstance(value, dict) and self.parts:
+            return all(part is None or part in self.parts.get(name, ()) for name, part in value.items())
+        return value is None or any(value == one and type(value) is type(one) for one in self.harmless)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Taken without effect: there is nothing here that it could change."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Narrower:
+    """Used, but not every value of it; the wire types refuse the others."""
+
+    why: str
+
+
+Table = Mapping[str, Refused | Taken | Narrower]
+
+STREAMS: Table = {
+    "stream_options.include_obfuscation": Taken("Streams are never padded against guessing by the size of packets."),
+}
+PLATFORM: Table = {
+    "prompt_cache_key": Taken("Prompts' beginnings are cached by content, for every caller and every model."),
+    "prompt_cache_options": Taken("The cache needs no advice."),
+    "prompt_cache_retention": Taken("What was used last stays longest."),
+    "safety_identifier": Taken("Nobody watches your users here."),
+    "service_tier": Taken("There is one tier, and answers say so: `default`."),
+    "moderation": Refused("There is no moderation model."),
+}
+CHAT: Table = {
+    **STREAMS,
+    **PLATFORM,
+    "messages[].role": Narrower("All but `function`, which `tool` has replaced."),
+    "messages[].content[]": Narrower("Text and refusals; the models understand no images, sound or files."),
+    "messages[].content[].prompt_cache_breakpoint": Taken("The cache needs no advice."),
+    "messages[].name": Narrower("Given to the model's chat template; most show no names to the model."),
+    "messages[].audio": Refused("The models understand text only."),
+    "messages[].function_call": Refused("`tool_calls` has replaced it."),
+    "messages[].tool_calls[].custom": Narrower("Calls of functions only."),
+    "audio": Refused("The models speak text only."),
+    "function_call": Refused("`tool_choice` has replaced it.", ("none", "auto")),
+    "functions": Refused("`tools` has replaced it.", ([],)),
+    "metadata": Taken("It belongs to `store`."),
+    "modalities": Refused("The models speak text only.", (["text"],)),
+    "prediction": Taken("It only makes answers faster; the answer is the same."),
+    "reasoning_effort": Refused("The models do not reason before they answer.", ("none",)),
+    "store": Refused("Chat completions are not kept; `/v1/responses` keeps its own.", (False,)),
+    "tools[].custom": Narrower("Functions only."),
+    "tool_choice.custom": Narrower("Functions only."),
+    "verbosity": Refused("The models know no such wish; say it in a message.", ("medium",)),
+    "web_search_options": Refused("The server searches nothing."),
+}
+COMPLETIONS: Table = {
+    **STREAMS,
+    "best_of": Narrower("As many as `n` only."),
+    "suffix": Refused("The models write on, not in between.", ("",)),
+}
+RESPONSES: Table = {
+    **STREAMS,
+    **PLATFORM,
+    "access_programs": Refused("There are none."),
+    "background": Refused("A request is answered while it waits; `/v1/batches` answers later.", (False,)),
+    "background_options": Refused("See `background`."),
+    "context_management": Refused("Nothing is ever left out of a conversation.", ([],)),
+    "conversation": Refused("`previous_response_id` continues a conversation."),
+    "image": Taken("There are no images to compress."),
+    "include": Narrower("`message.output_text.logprobs`, and `reasoning.encrypted_content`, of which there is none."),
+    "input[]": Narrower("Messages of text, function calls and their outputs."),
+    "input[].async": Refused("Calls are answered in turn.", (False,)),
+    "input[].caller": Refused("Functions are called by the model itself.", ({"type": "direct"},)),
+    "input[].namespace": Refused("Functions have no namespaces."),
+    "input[].phase": Taken("The models know no phases."),
+    "max_tool_calls": Taken("It limits tools that run at OpenAI; functions run with you."),
+    "prompt_cache_options.prewarm": Refused("A request is always answered.", (False,)),
+    "prompt_cache_options.comparison_response_id": Refused("The cache has no diagnostics."),
+    "prompt": Refused("There are no stored prompts; send `instructions`."),
+    "reasoning": Refused(
+        "The models do not reason before they answer.",
+        parts={"effort": ("none",), "context": ("auto", "current_turn"), "mode": ("standard",)},
+    ),
+    "text.verbosity": Narrower("`medium` only; the models know no such wish."),
+    "tool_choice": Narrower("`none`, `auto`, `required`, a function, or some of the functions."),
+    "tools[]": Narrower("Functions only; nothing runs at the server."),
+    "tools[].allowed_callers": Refused("Functions are called by the model itself.", (["direct"],)),
+    "tools[].async": Refused("Calls are answered in turn.", (False,)),
+    "tools[].defer_loading": Refused("The model is shown every function.", (False,)),
+    "tools[].output_schema": Refused("The model is not told; say it in `description`."),
+    "truncation": Refused("Nothing is ever left out of a conversation.", ("disabled",)),
+}
+EMBEDDINGS: Table = {
+    "dimensions": Narrower("The embedding model's own number only."),
+    "input": Narrower("Text; token ids are of another model's tokenizer."),
+    "user": Taken("Embeddings are the same for every user."),
+}
+VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
+    "use_beam_search": Refused("Not offered.", (False,)),
+    "length_penalty": Refused("It belongs to beam search.", (1, 1.0)),
+    "chat_template": Refused("A template is code, and comes with the adapter (`manifest.json`)."),
+    "continue_final_message": Refused("Not offered.", (False,)),
+    "add_generation_prompt": Refused("An answer always begins a turn.", (True,)),
+    "documents": Refused("Write them into a message.", ([],)),
+    "prompt_embeds": Refused("Not offered."),
+    "truncate_prompt_tokens": Refused("Nothing is ever cut."),
+    "guided_whitespace_pattern": Refused("Not offered."),
+    "guided_decoding_backend": Refused("The server chooses."),
+    "logits_processors": Refused("They are code.", ([],)),
+    "return_tokens_as_token_ids": Refused("Not offered.", (False,)),
+    "return_token_ids": Refused("Not offered.", (False,)),
+    "prompt_logprobs": Refused("`/v1/completions` scores a text with `echo` and `logprobs`."),
+    "kv_transfer_params": Refused("Not offered."),
+}
+ELSEWHERE: dict[str, Table] = {  # another endpoint's fields, sent to the wrong one
+    "chat": {
+        "echo": Refused("A field of `/v1/completions`.", (False,)),
+        "best_of": Refused("A field of `/v1/completions`.", (1,)),
+        "suffix": Refused("A field of `/v1/completions`."),
+    },
+    "responses": {
+        "logprobs": Refused("Ask with `include` or `top_logprobs`.", (False,)),
+        "max_tokens": Refused("Its name is `max_output_tokens` here."),
+        "messages": Refused("Its name is `input` here."),
+        "n": Refused("One answer a request.", (1,)),
+    },
+}
+ENDPOINTS: dict[str, tuple[str, Table]] = {
+    "chat": ("POST /v1/chat/completions", CHAT),
+    "completions": ("POST /v1/completions", COMPLETIONS),
+    "responses": ("POST /v1/responses", RESPONSES),
+    "embeddings": ("POST /v1/embeddings", EMBEDDINGS),
+}
+
+
+def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
+    """Raise Unsupported for the first field that asks for what cannot be done here.
+
+    Args:
+        endpoint: a key of `ENDPOINTS`.
+        body: the request as it was sent.
+    """
+    vllm = {} if endpoint == "embeddings" else VLLM
+    for path, entry in {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}.items():
+        if isinstance(entry, Refused):
+            for place, value in _values(body, path.split(".")):
+                if not entry.takes(value):
+                    raise Unsupported(place, entry.why)
+
+
+def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:
+    """The values at a path such as `tools[].strict`, each with its own: `tools.0.strict`."""
+    name, *rest = path
+    key = name.removesuffix("[]")
+    if not isinstance(at, dict) or key not in at:
+        return
+    value = at[key]
+    found = [(key, value)]
+    if name != key:
+        found = [(f"{key}.{number}", one) for number, one in enumerate(value)] if isinstance(value, list) else []
+    for place, one in found:
+        if not rest:
+            yield place, one
+        else:
+            yield from ((f"{place}.{under}", deeper) for under, deeper in _values(one, rest))
