@@ -138,9 +138,9 @@ def test_forms_that_hold_no_adapter_say_why(what: str, http: httpx.Client, folde
 
 def test_the_name_of_a_form(http: httpx.Client, folder: Path) -> None:
     files = [("file", pair) for pair in contents(folder).items()]
-    refused(http.post("/admin/adapters", files=files), "name", "Field required")
+    refused(http.post("/admin/adapters", files=files), "name", "Missing required parameter")
     as_file = [*files, ("name", ("name.txt", NAME.encode()))]
-    refused(http.post("/admin/adapters", files=as_file), "name", "Field required")
+    refused(http.post("/admin/adapters", files=as_file), "name", "Missing required parameter")
     refused(http.post("/admin/adapters", data={"name": [NAME, "ft:other"]}, files=files), "name", "2 times")
     assert http.post("/admin/adapters", data={"name": [NAME, NAME]}, files=files).status_code == 200
 
@@ -302,7 +302,7 @@ def test_null_is_absent(served: InProcess, http: httpx.Client, folder: Path) -> 
     folder.rename(target)
     body = {"name": NAME, "path": str(target), "owned_by": None, "metadata": None}
     assert http.post("/admin/adapters", json=body).status_code == 200
-    refused(http.post("/admin/adapters", json={"name": NAME, "path": None}), "path", "Field required")
+    refused(http.post("/admin/adapters", json={"name": NAME, "path": None}), "path", "Missing required parameter")
     refused(http.post("/admin/adapters", json={**body, "metadata": {}}), "metadata")
 
     weights = {NAME: 100, "ft:smollm2-135m-instruct:acme:none:a1": None}

@@ -168,7 +168,7 @@ def test_bad_jobs_are_refused(client: openai.OpenAI) -> None:
             client.fine_tuning.jobs.create(**{"model": base.NAME, "training_file": file.id, **change})  # pyright: ignore
         assert raised.value.param == param, raised.value.message
     with pytest.raises(openai.NotFoundError):
-        client.fine_tuning.jobs.retrieve("ftjob-none")
+        client.fine_tuning.jobs.retrieve("ftjob-unheard-of")
 
 
 def test_files(client: openai.OpenAI) -> None:
