@@ -56,7 +56,7 @@ PROOFS = {
         ("training/export.py", "server/cli/export.py", "server/http/listen.py", "clients/java/djl"),
     ),
     "full_models": Proof(
-        "The engine of a full fine-tune is killed: the base's goes on, and the model's next request starts its own again",
+        "The engine of a full fine-tune is killed: the base's goes on, the model's next request starts its own again",
         ENGINE,
     ),
     "soak": Proof(

@@ -22,8 +22,8 @@ from types import FrameType
 import psutil
 
 RUNNING_VARIABLE = "TUNEPORT_RUNNING_TEST"  # a file: conftest.py keeps the running test's name in it
-# Engines, trainers and tests share few cores, with other runs where CI's machine has several: OpenMP's threads that wait
-# awake for each other then take 25 times as long (training/__main__.py).
+# Engines, trainers and tests share few cores, where CI's machine has several runs with others': OpenMP's threads that
+# wait awake for each other then take 25 times as long (training/__main__.py).
 CROWDED = {"GOMP_SPINCOUNT": "1000"}
 DEADLINE_PASSED, LEFT_BEHIND = 124, 125
 POLL_SECONDS = 0.1
