@@ -25,6 +25,8 @@ VICTIMS = ("trainer", "server", "both")
 KILLS = 20
 JOBS = 12  # they run one after another while the killing goes on
 LONGEST_WAIT_SECONDS = 16.0
+JOB_SECONDS = 300.0  # a job takes seconds; this is for one that does not end
+STOP_SECONDS = 60.0
 TOLERANCE = 0.02  # of the final loss, against a job that nobody touched
 SERVE = ("server.cli", "serve")
 QUICK: Any = {"n_epochs": 6, "batch_size": 4, "replay_share": 0}
@@ -67,10 +69,17 @@ class Victim:
             if runner is not None:
                 os.kill(runner, signal.SIGKILL)
 
-    def stop(self) -> None:
-        """The end."""
+    def __enter__(self) -> "Victim":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The end, of its trainers too."""
         self.process.terminate()
-        self.process.wait(60)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill_server()
+        self.kill_trainer()
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
@@ -95,8 +104,12 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _scenario(victim: str, tiny: Path, rows: Path, data: Path) -> dict[str, int]:
+    with Victim(tiny, data) as server:
+        return _killed(victim, server, rows)
+
+
+def _killed(victim: str, server: Victim, rows: Path) -> dict[str, int]:
     dice = random.Random(victim)
-    server = Victim(tiny, data)
     file = server.client.files.create(file=("rows.jsonl", rows.read_bytes()), purpose="fine-tune")
 
     def create() -> str:
@@ -120,7 +133,6 @@ def _scenario(victim: str, tiny: Path, rows: Path, data: Path) -> dict[str, int]
     statuses = _wait(server, jobs)
     wanted = _steps(server, reference)
     outcomes = [_steps(server, job) for job in jobs]
-    server.stop()
     return {
         "kills": KILLS,
         "jobs": len(jobs),
@@ -131,10 +143,13 @@ def _scenario(victim: str, tiny: Path, rows: Path, data: Path) -> dict[str, int]
 
 
 def _wait(server: Victim, jobs: list[str]) -> list[str]:
+    deadline = time.monotonic() + JOB_SECONDS * len(jobs)
     while True:
         statuses = [server.client.fine_tuning.jobs.retrieve(job).status for job in jobs]
         if all(status in ("succeeded", "failed", "cancelled") for status in statuses):
             return statuses
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"jobs still {statuses} after {JOB_SECONDS * len(jobs):.0f} s; see {server.data}")
         time.sleep(1)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "proofs.json"
 PAGE = ROOT / "docs" / "proofs.md"
+OWN = (":!bench/results", ":!docs/proofs.md")  # what runs write themselves
 
 
 @dataclass(frozen=True)
@@ -27,41 +28,48 @@ ENGINE = ("server/engine", "server/lora_cpu.py", "server/lora_kernel.py", "serve
 PROOFS = {
     "recipes": Proof(
         "Each recipe on SmolLM2 gains what its card promises, with its 95 % interval, and passes its gate",
-        ("training", "demo/recipes.py", "demo/tasks.py"),
+        ("training", "adapters", "demo/recipes.py", "demo/tasks.py"),
     ),
     "durability": Proof(
         "SIGKILL at 20 random moments each of trainer, server and both: every job ends as an untouched one",
-        ("training", "server/jobs.py", "server/trainers.py", "server/state", "bench/durability.py"),
+        ("training", "adapters", "server/jobs.py", "server/trainers.py", "server/state", "bench/durability.py"),
     ),
     "fuzz": Proof(
         "10,000 requests that schemathesis makes up from our own schema: no 5xx, every error in OpenAI's form",
-        ("server", "adapters"),
+        ("server", "adapters", "tests/fuzz.py"),
     ),
     "adapters": Proof(
         "1,000 adapters over 4 slots beside stock vLLM: no error, nobody starves, the list stays quick",
-        (*ENGINE, "adapters", "bench/many.py"),
+        (*ENGINE, "adapters", "bench/many.py", "bench/servers.py"),
     ),
     "lm_eval": Proof(
         "lm-evaluation-harness: its log-likelihoods are transformers' own, and chats are scored",
-        (*ENGINE, "server/openai/text", "demo/lm_eval"),
+        (*ENGINE, "adapters", "server/openai/text", "demo/lm_eval"),
     ),
     "langchain4j": Proof(
         "LangChain4j's own abstract integration tests of chat, streaming and embedding models, and retrieval in a "
         "tuned voice",
-        ("server/openai", "clients/java/conformance", "clients/java/langchain4j", "demo/conformance.py"),
+        (
+            "server/openai",
+            "server/engine",
+            "adapters",
+            "clients/java/conformance",
+            "clients/java/langchain4j",
+            "demo/conformance.py",
+        ),
     ),
     "export": Proof(
         "SmolLM2 tuned and exported: merged and served over HTTP/2 as the adapter answers; in the JVM by DJL, 100 "
         "greedy tokens as the server's in fp32",
-        ("training/export.py", "server/cli/export.py", "server/http/listen.py", "clients/java/djl"),
+        ("training/export.py", "adapters", "server/cli/export.py", "server/http/listen.py", "clients/java/djl"),
     ),
     "full_models": Proof(
         "The engine of a full fine-tune is killed: the base's goes on, the model's next request starts its own again",
-        ENGINE,
+        (*ENGINE, "adapters", "training", "server/jobs.py"),
     ),
     "soak": Proof(
         "Memory of server and engine over 10,000 load/evict cycles stays flat",
-        (*ENGINE, "adapters/store.py", "bench/memory.py"),
+        (*ENGINE, "adapters", "bench/memory.py", "bench/servers.py"),
     ),
 }
 
@@ -77,7 +85,8 @@ def record(name: str, *, passed: bool, seconds: float, when: str, figures: dict[
     results[name] = {
         "passed": passed,
         "date": when,
-        "commit": _git("rev-parse", "--short=12", "HEAD").strip() + ("+" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD").strip()
+        + ("+" if _git("status", "--porcelain", "--", ".", *OWN) else ""),
         "seconds": round(seconds),
         "code_sha256": digest(PROOFS[name].proves),
         "figures": figures,

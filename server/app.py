@@ -120,7 +120,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         catalog,
         base,
         metrics,
-        Trainers(settings.warm_trainer),
+        Trainers(settings.warm_trainer, data / "spawner.log"),
         organization=settings.organization,
         max_running=settings.max_running_jobs,
         judge=settings.judge(),

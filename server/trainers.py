@@ -20,23 +20,25 @@ from training.directory import JobDirectory
 logger = logging.getLogger(__name__)
 
 NICENESS = 10  # live traffic has the cores first: beside an import, its tokens took a second each
+END_SECONDS = 2.0  # for a trainer that is being forked
 STOP_GRACE_SECONDS = 4.0  # a step, and a checkpoint; OpenAI's users see a pause within five
 
 _COMMAND = (sys.executable, "-P", "-m", "training")
 
 
 class Trainers:
-    """Starts trainers; `keep_warm` says whether a spawner waits."""
+    """Starts trainers; `keep_warm` says whether a spawner waits, `log` is the file that it complains to."""
 
-    def __init__(self, keep_warm: bool) -> None:
+    def __init__(self, keep_warm: bool, log: Path) -> None:
         self._keep_warm = keep_warm
+        self._log = log
         self._spawner: _Spawner | None = None
         self._started: dict[Path, int] = {}  # the job's directory -> process id, until it has the job's lock and after
 
     async def warm(self) -> None:
         """Have a spawner wait, where none does."""
         if self._keep_warm and (self._spawner is None or not self._spawner.alive):
-            self._spawner = await _Spawner.start()
+            self._spawner = await _Spawner.start(self._log)
 
     async def start(self, directory: JobDirectory, environment: dict[str, str]) -> "asyncio.Future[int]":
         """A trainer at work on the job: forked by the spawner, or a process of its own. The result is its exit status.
@@ -47,6 +49,7 @@ class Trainers:
         if self._spawner is not None and self._spawner.alive:
             with contextlib.suppress(ConnectionError):
                 pid, ended = await self._spawner.fork(directory, environment)
+                _yield_cores(pid)  # its session is new, and a session's own niceness is what counts
                 return self._following(directory, pid, ended)
         with directory.log_file.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -107,16 +110,17 @@ class _Spawner:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls) -> "_Spawner":
+    async def start(cls, log: Path) -> "_Spawner":
         """Start the process; what is asked of it waits until its imports are done."""
-        process = await asyncio.create_subprocess_exec(
-            *_COMMAND,
-            "--wait",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with log.open("wb") as stream:
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND,
+                "--wait",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stream,
+                start_new_session=True,
+            )
         _yield_cores(process.pid)
         return cls(process)
 
@@ -138,15 +142,17 @@ class _Spawner:
         ended = self._running[number] = loop.create_future()
         line = json.dumps({"id": number, "job": str(directory.description), "environment": environment})
         self._process.stdin.write(line.encode() + b"\n")
-        await self._process.stdin.drain()
         try:
+            await self._process.stdin.drain()
             return await asyncio.shield(started), ended
         except asyncio.CancelledError:  # the job was cancelled or paused meanwhile
             started.add_done_callback(_end)
             raise
 
     async def end(self) -> None:
-        """End it; what it forked goes on."""
+        """End it; what it forked goes on, but for a trainer that nobody waits for any more."""
+        if self._starting:
+            await asyncio.wait(self._starting.values(), timeout=END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._reading
@@ -163,6 +169,7 @@ class _Spawner:
                 self._take(json.loads(line.result()))
             else:
                 await gone
+        logger.warning("the spawner of trainers ended with status %s; each starts by itself now", gone.result())
         for waiting in (*self._starting.values(), *self._running.values()):
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the spawner ended"))

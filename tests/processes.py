@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+PIPE_SECONDS = 5.0
+
 
 def run(
     command: Sequence[str],
@@ -38,11 +40,22 @@ def run(
         out, err = process.communicate(timeout=limit_seconds)
     except BaseException as error:  # also the test's own timeout
         kill(process.pid)
-        out, err = process.communicate()
+        out, err = _rest(process)
         if isinstance(error, subprocess.TimeoutExpired):
             pytest.fail(f"{' '.join(command)[:200]} still ran after {limit_seconds:.0f} s: {(out + err)[-3000:]}")
         raise
     return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a killed process said; little where a child of its that got away holds its pipes."""
+    try:
+        return process.communicate(timeout=PIPE_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return "", "(a child that got away holds its output)"
 
 
 def kill(pid: int) -> None:

@@ -39,6 +39,8 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
         work: runs a job and returns the exit status; calls its second argument once it holds the job's lock.
         must_start_afresh: whether what is imported by now is not what the job needs.
     """
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a library prints on its import, or a trainer before it has its log, is no answer
     for module in PRELOADED:
         importlib.import_module(module)
     children: dict[int, int] = {}
@@ -47,7 +49,7 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
         for pid in list(children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                _say({"ended": children.pop(pid), "status": os.waitstatus_to_exitcode(status)})
+                _say({"ended": children.pop(pid), "status": os.waitstatus_to_exitcode(status)}, answers)
 
     signal.signal(signal.SIGCHLD, reap)
     for line in iter(sys.stdin.readline, ""):
@@ -55,18 +57,19 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # a child may end before it is noted
         pid = os.fork()
         if pid == 0:
-            return _as_trainer(order, work, must_start_afresh)  # and out of the process, as any program ends
+            return _as_trainer(order, answers, work, must_start_afresh)  # and out of the process, as any program ends
         children[pid] = order["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     return 0
 
 
-def _as_trainer(order: dict[str, Any], work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
+def _as_trainer(
+    order: dict[str, Any], answers: int, work: Work, must_start_afresh: Callable[[JobDirectory], bool]
+) -> int:
     """All is as if the job had been named at the start of a process: its session, its log, its folder."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.setsid()
-    answers = os.dup(1)
     os.environ.update(order["environment"])
     directory = JobDirectory(Path(order["job"]).parent)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -85,7 +88,7 @@ def _as_trainer(order: dict[str, Any], work: Work, must_start_afresh: Callable[[
     return work(directory, started)
 
 
-def _say(answer: dict[str, Any], stream: int = 1) -> None:
+def _say(answer: dict[str, Any], stream: int) -> None:
     """One line by one write: the processes share the pipe."""
     try:
         os.write(stream, json.dumps(answer).encode() + b"\n")

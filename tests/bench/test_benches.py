@@ -64,6 +64,7 @@ def test_a_bench_runs_to_its_table(
     assert "nan" not in text
 
 
+@pytest.mark.timeout(300)
 def test_the_training_bench(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL in this process, whose imports are done."""
     monkeypatch.setattr(training, "ROUNDS", 1)
@@ -85,7 +86,7 @@ def test_the_training_bench(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert training.table(results).count("\n") == 1 + len(training.KINDS)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_two_kills_lose_no_job(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest of proof `durability`: server and trainer killed twice, the jobs end as an untouched one."""
     shortest = {"VICTIMS": ("both",), "KILLS": 2, "JOBS": 1, "LONGEST_WAIT_SECONDS": 3.0}

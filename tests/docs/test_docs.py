@@ -55,7 +55,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
     started = time.perf_counter()
     assert processes.run([sys.executable, "-m", "server.cli", "--help"], limit_seconds=60).returncode == 0
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 10, "seconds on a busy machine; without heavy imports it takes half a one"
 
 
 def test_the_import_names_are_ours() -> None:

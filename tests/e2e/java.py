@@ -22,4 +22,5 @@ def passed(printed: str, test: str) -> tuple[int, int]:
     found = re.search(rf"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: (\d+),.*\.{test}$", printed, re.MULTILINE)
     assert found, f"{test} did not run, or failed: {printed[-6000:]}"
     ran, skipped = int(found[1]), int(found[2])
+    assert ran > skipped, f"nothing of {test} ran"
     return ran - skipped, skipped

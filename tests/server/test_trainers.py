@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import psutil
+import pytest
 
 from server.trainers import Trainers
 from tests.training.test_supervised import description
@@ -17,11 +18,12 @@ def spawners(others: list[psutil.Process]) -> list[psutil.Process]:
 
 
 async def until_it_trains(directory: JobDirectory) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not any("loss" in event["message"] for event in directory.events()):
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(300)
 def test_trainers_come_from_one_spawner_and_outlive_it(tmp_path: Path, tiny: Path) -> None:
     def job(name: str, **hyperparameters: int) -> JobDirectory:
         (tmp_path / name).mkdir()
@@ -30,7 +32,7 @@ def test_trainers_come_from_one_spawner_and_outlive_it(tmp_path: Path, tiny: Pat
 
     async def check() -> None:
         others = spawners([])
-        trainers = Trainers(keep_warm=True)
+        trainers = Trainers(keep_warm=True, log=tmp_path / "log")
         await trainers.warm()
         (spawner,) = spawners(others)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import Any
 
@@ -18,14 +19,16 @@ class Spawner:
 
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._limit_seconds = limit_seconds
+        self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training", "--wait"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
+        self._complaints = ""
         self._said: dict[tuple[str, int], dict[str, int]] = {}
         self._changed = threading.Condition()
         self._orders = 0
@@ -61,8 +64,9 @@ class Spawner:
 
     def _heard(self, what: str, number: int) -> dict[str, Any]:
         with self._changed:
-            heard = self._changed.wait_for(lambda: (what, number) in self._said, self._limit_seconds)
-            assert heard, f"trainer {number} has not {what} after {self._limit_seconds:.0f} s"
+            self._changed.wait_for(lambda: (what, number) in self._said or self._complaints, self._limit_seconds)
+            assert not self._complaints, f"the spawner ended: {self._complaints}"
+            assert (what, number) in self._said, f"trainer {number} has not {what} after {self._limit_seconds:.0f} s"
             return self._said[what, number]
 
     def _read(self) -> None:
@@ -74,3 +78,7 @@ class Spawner:
                     if what in answer:
                         self._said[what, answer[what]] = answer
                 self._changed.notify_all()
+        with self._changed:  # its output is closed: it is gone
+            self._log.seek(0)
+            self._complaints = self._log.read()[-3000:] or "without a word"
+            self._changed.notify_all()
