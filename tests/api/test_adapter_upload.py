@@ -228,7 +228,7 @@ def test_any_text_in_a_manifest_is_answered(what: str, http: httpx.Client, folde
         asked = http.post("/v1/chat/completions", json=body)
         assert asked.status_code in (200, 400), asked.text
         http.delete(f"/admin/adapters/{NAME}")
-    for manifest in ({"base_model": f"x{text}"}, {f"x{text}": 1}, {"sampling": {text: 1}}):
+    for manifest in ({"base_model": f"x{text}"}, {f"x{text}": 1, "job_id": "j"}, {"sampling": {text: 1}}):
         answer = upload(http, {**contents(folder), "manifest.json": json.dumps(manifest).encode()[:990_000]})
         refused(answer, answer.json()["error"]["param"], "manifest.json")
         assert len(answer.content) < 10_000

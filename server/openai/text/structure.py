@@ -4,7 +4,9 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+
+from training.wire import Description, WithoutNulls
 
 BEST_EFFORT = "Answer with a JSON object that follows this JSON schema:\n"
 MAX_DEPTH = 64  # vLLM's; OpenAI's is 10
@@ -25,19 +27,19 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 AnyObject = Annotated[dict[str, Any], AfterValidator(_plain)]  # any object that can be written again
 
 
-class Text(BaseModel):
+class Text(Description):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObject(BaseModel):
+class JsonObject(Description):
     """Some JSON object."""
 
     type: Literal["json_object"]
 
 
-class Schema(BaseModel):
+class Schema(WithoutNulls):
     """A named JSON schema; `strict` holds the answer to it."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
@@ -48,7 +50,7 @@ class Schema(BaseModel):
     strict: bool | None = None
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(WithoutNulls):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"]

@@ -171,7 +171,7 @@ def test_pairs_lose_nothing_either(change: Any, complaint: str) -> None:
 
 def test_fields_that_nothing_reads_are_told_of() -> None:
     named = {"messages": [{**USER, "name": "Ann"}, {**ANSWER, "reasoning_content": "hm"}], "source": "crm", "tools": []}
-    assert row(named).unread == ("messages[].name", "messages[].reasoning_content", "source")
+    assert row(named).unread == ("messages[].reasoning_content", "source")
     assert row({"prompt": "a", "completion": "b", "input": "c"}).unread == ("input",)
     pair = row({**PAIR, "id": 5, "input": {"messages": [{**USER, "name": "Ann"}], "lang": "en"}}, "dpo")
     assert isinstance(pair, Pair)
