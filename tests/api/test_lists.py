@@ -13,7 +13,7 @@ from training.job import Gate, Supervised
 LABELS: dict[str, dict[str, str] | None] = {
     "ftjob-red": {"team": "red", "run": "1"},
     "ftjob-blue": {"team": "blue", "run": "1", "a[b]": "ü &="},
-    "ftjob-empty": {"team": "", "note": "\u2028\0"},
+    "ftjob-empty": {"team": "", "note": "\u2028\ufffd"},
     "ftjob-none": None,
     "ftjob-nothing": {},
 }

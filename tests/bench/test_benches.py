@@ -88,12 +88,12 @@ def test_the_training_bench(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.timeout(240)
 def test_two_kills_lose_no_job(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest of proof `durability`: server and trainer killed twice, the jobs end as an untouched one."""
-    shortest = {"VICTIMS": ("both",), "KILLS": 2, "JOBS": 2, "LONGEST_WAIT_SECONDS": 4.0}
+    shortest = {"VICTIMS": ("both",), "KILLS": 2, "JOBS": 1, "LONGEST_WAIT_SECONDS": 3.0}
     for name, value in shortest.items():
         monkeypatch.setattr(durability, name, value)
     monkeypatch.setattr(durability, "SERVE", ("tests.scripted_server",))
     results = durability.measure(smollm2, tmp_path)
     assert results["both"]["kills"] == 2
-    assert results["both"]["succeeded"] == results["both"]["same"] == results["both"]["jobs"] >= 2
+    assert results["both"]["succeeded"] == results["both"]["same"] == results["both"]["jobs"] >= 1
     assert results["both"]["twice"] == 0
     assert durability.table(results).endswith("| 0 |")

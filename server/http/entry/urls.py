@@ -10,12 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 ABSOLUTE = re.compile(rb"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
 SLASHES = re.compile(rb"/{2,}")
+CONTROLS = re.compile("[\0-\x1f\x7f]")
 
 
 class Urls:
     """Brings a request's path into the form that routes have.
 
-    NUL, which no name holds and PostgreSQL refuses, becomes U+FFFD, as in bodies.
+    Control characters, which no name holds, become U+FFFD: a route's pattern ends at a line's end, and PostgreSQL
+    refuses NUL, also in a query.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,7 +28,7 @@ class Urls:
         if scope["type"] == "http":
             raw = scope.get("raw_path") or scope["path"].encode()
             raw = SLASHES.sub(b"/", ABSOLUTE.sub(b"", raw.partition(b"?")[0])).rstrip(b"/") or b"/"
-            path = unquote_to_bytes(raw).decode("utf-8", "replace").replace("\0", "\ufffd")
+            path = CONTROLS.sub("\ufffd", unquote_to_bytes(raw).decode("utf-8", "replace"))
             query = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
             method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the web server drops the body
             scope = {**scope, "raw_path": raw, "path": path, "query_string": query, "method": method}
