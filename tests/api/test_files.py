@@ -140,3 +140,11 @@ def test_null_means_absent_in_uploads(http: httpx.Client) -> None:
 def test_an_odd_id_is_not_found(path: str, odd: str, http: httpx.Client) -> None:
     answer = http.get(f"/v1/{path.format(quote(odd, safe=''))}")
     assert answer.status_code == 404, answer.text
+
+
+def test_a_name_that_no_text_holds_is_mended(http: httpx.Client) -> None:
+    parts = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+    parts += b'--b\r\nContent-Disposition: form-data; name="file"; filename="a\0b.jsonl"\r\n\r\n{}\r\n--b--\r\n'
+    answer = http.post("/v1/files", content=parts, headers={"content-type": "multipart/form-data; boundary=b"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["filename"] == "a\ufffdb.jsonl"

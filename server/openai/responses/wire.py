@@ -111,12 +111,10 @@ class ResponseRequest(TextRequest):
         self.check_stream()
         if not self.input and self.input != "" and self.previous_response_id is None:
             raise InvalidRequest("Send 'input', or 'previous_response_id' to go on from a response.", "input")
-        for number, item in enumerate(self.input or () if isinstance(self.input, list) else ()):
+        for number, item in enumerate(self.input if isinstance(self.input, list) else ()):
             if isinstance(item, Message) and item.content is None and item.role != "assistant":
-                # The assistant's answer may have been of nothing.
-                raise InvalidRequest(
-                    f"Missing required parameter: 'input.{number}.content'.", f"input.{number}.content"
-                )
+                place = f"input.{number}.content"  # an assistant's answer may have been of nothing
+                raise InvalidRequest(f"Missing required parameter: '{place}'.", place)
         for name in self.include or ():
             if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
                 raise Unsupported(f"include: {name}")

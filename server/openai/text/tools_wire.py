@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from server.generation import InvalidRequest, Tools
-from server.openai.text.structure import AnyObject
+from server.openai.text.structure import AnySchema
 from training.wire import WithoutNulls
 
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
@@ -19,7 +19,7 @@ class Function(WithoutNulls):
 
     name: Annotated[str, Field(pattern=NAME)]
     description: str | None = None
-    parameters: AnyObject | None = None
+    parameters: AnySchema | None = None
     strict: bool | None = None
 
 

@@ -175,8 +175,10 @@ def test_fields_that_nothing_reads_are_told_of() -> None:
     assert row({"prompt": "a", "completion": "b", "input": "c"}).unread == ("input",)
     pair = row({**PAIR, "id": 5, "input": {"messages": [{**USER, "name": "Ann"}], "lang": "en"}}, "dpo")
     assert isinstance(pair, Pair)
-    assert pair.unread == ("id", "input.lang", "messages[].name")
-    assert row({"messages": [{**USER, "name": "Ann"}], "anything": 1}, "reinforcement").unread == ("messages[].name",)
+    assert pair.unread == ("id", "input.lang")
+    assert row({"messages": [{**USER, "name": "Ann"}], "anything": 1}, "reinforcement").unread == ()
+    with pytest.raises(ValueError, match=r"messages\[0\].name is 5; expected a text"):
+        row({"messages": [{**USER, "name": 5}, ANSWER]})
 
 
 def test_empty_system_and_tool_turns_are_taken() -> None:
