@@ -5,7 +5,7 @@ UV := $(shell command -v uv || echo .tools/uv/bin/uv)
 export UV_SYSTEM_CERTS ?= 1
 RUN := $(UV) run --no-sync
 MODEL := var/models/SmolLM2-135M-Instruct
-TEST_SECONDS ?= 1800
+TEST_SECONDS ?= 1600
 PROVE_SECONDS ?= 21600
 
 .PHONY: demo test prove serve bench lint setup clean

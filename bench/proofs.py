@@ -55,6 +55,10 @@ PROOFS = {
         "greedy tokens as the server's in fp32",
         ("training/export.py", "server/cli/export.py", "server/http/listen.py", "clients/java/djl"),
     ),
+    "full_models": Proof(
+        "The engine of a full fine-tune is killed: the base's goes on, the model's next request starts its own again",
+        ENGINE,
+    ),
     "soak": Proof(
         "Memory of server and engine over 10,000 load/evict cycles stays flat",
         (*ENGINE, "adapters/store.py", "bench/memory.py"),

@@ -17,8 +17,9 @@ def maven(environment: Mapping[str, str], *flags: str) -> str:
     return ran.stdout
 
 
-def passed(printed: str, test: str) -> int:
-    """How many tests of a class ran; it must have been there, and none of it was skipped."""
-    found = re.search(rf"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0,.*{test}$", printed, re.MULTILINE)
-    assert found, f"{test} did not run, or in part: {printed[-6000:]}"
-    return int(found[1])
+def passed(printed: str, test: str) -> tuple[int, int]:
+    """How many tests of a class passed, and how many it skipped; it must have been there, and none failed."""
+    found = re.search(rf"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: (\d+),.*\.{test}$", printed, re.MULTILINE)
+    assert found, f"{test} did not run, or failed: {printed[-6000:]}"
+    ran, skipped = int(found[1]), int(found[2])
+    return ran - skipped, skipped

@@ -98,9 +98,10 @@ def test_the_java_examples(
         }
     )
     for test_class in ("ChatTest", "StreamingChatTest", "AssistantTest", "ConnectionTest", "ModelsTest", "Http2Test"):
-        assert java.passed(printed, test_class)
-    for test_class in ("LegalReviewTest", "OpenAiSdkTest", "LocalModelTest", "EmbeddingModelTest"):
-        assert java.passed(printed, test_class)
+        assert java.passed(printed, test_class)[1] == 0
+    for test_class in ("LegalReviewTest", "OpenAiSdkTest", "LocalModelTest"):
+        assert java.passed(printed, test_class)[1] == 0
+    assert java.passed(printed, "EmbeddingModelTest") == (11, 4)  # the four say why they are off
 
 
 def test_the_sdk_over_http2(secured: tuple[InProcess, Path]) -> None:

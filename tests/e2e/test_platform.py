@@ -41,6 +41,7 @@ LENGTH_GRADER = {
     "source": "def grade(s, i):\n    return s['output_text'].count('e') / max(1, len(s['output_text']))",
 }
 QUICK = {"n_epochs": 1, "batch_size": 10}
+SHORT = {**QUICK, "max_answer_tokens": 8}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_reinforcement(client: openai.OpenAI, server: Server, tiny: Path) -> Non
 
 def test_a_reward_without_variance_is_refused(client: openai.OpenAI) -> None:
     grader = {"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"}
-    method = cast(Any, {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": QUICK}})
+    method = cast(Any, {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": SHORT}})
     files = {"training_file": upload(client, TASKS[:20]), "validation_file": upload(client, TASKS[20:])}
     failed = finetune.follow(client, client.fine_tuning.jobs.create(model=BASE, method=method, **files))
     assert failed.status == "failed"
@@ -234,10 +235,7 @@ def test_full_fine_tuning_is_served_whole_by_an_engine_of_its_own(
     assert adapter.choices[0].finish_reason, "the base's engine and its adapters go on beside it"
     assert [chunk for chunk in stream if chunk.choices][-1].choices[0].finish_reason
 
-    before, own = engines(server)  # oldest first
-    own.kill()
-    until(lambda: server.get(f"/admin/adapters/{job.fine_tuned_model}").json()["state"] == "registered")
-    served_as_trained(client, server, tiny, job)
+    before, _own = engines(server)  # oldest first
     for checkpoint in client.fine_tuning.jobs.checkpoints.list(job.id).data:  # the best has the result's own weights
         client.models.delete(checkpoint.fine_tuned_model_checkpoint)
     client.models.delete(str(job.fine_tuned_model))

@@ -25,7 +25,7 @@ def test_the_trained_answers_have_the_served_probabilities(
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     model = PeftModel.from_pretrained(base, str(adapter)).eval()
     compared = 0
-    for row in TICKETS.rows(finetune.TRAINING_ROWS, 8)[1]:
+    for row in TICKETS.rows(finetune.TRAINING_ROWS, 4)[1]:
         completion = client.chat.completions.create(
             model=str(job.fine_tuned_model),
             messages=cast(Any, row.messages),

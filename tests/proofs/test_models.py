@@ -93,7 +93,7 @@ def test_langchain4j(
         ),
         "-Dsurefire.failIfNoSpecifiedTests=false",
     )
-    figures["tests of LangChain4j's passed"] = {
+    figures["tests of LangChain4j's: passed, switched off"] = {
         name: java.passed(printed, name) for name in ("ChatModelTest", "StreamingChatModelTest", "EmbeddingModelTest")
     }
     measured = [line.partition("measured ")[2] for line in printed.splitlines() if "measured |" in line]
@@ -165,6 +165,6 @@ def test_export(
                 )
     (tmp_path / "reference.json").write_text(json.dumps(references))
     printed = java.maven({"TUNEPORT_EXPORTED": str(tmp_path / "onnx")}, "-pl", "djl")
-    assert java.passed(printed, "LocalModelTest") == 1
+    assert java.passed(printed, "LocalModelTest") == (1, 0)
     figures["greedy tokens alike in the JVM"] = sum(one["tokens"] for one in references)
     assert figures["greedy tokens alike in the JVM"] >= 100
