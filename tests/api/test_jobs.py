@@ -122,7 +122,13 @@ def test_what_went_away_while_a_job_waited_ends_it(
     lost: dict[str, Any], param: str, message: str, served: InProcess, http: httpx.Client, file_id: str
 ) -> None:
     job_id = f"ftjob-lost{param}"
-    given = {"parent": None, "training_file": file_id, "validation_file": None, "retention_file": None, **lost}
+    given: dict[str, Any] = {
+        "parent": None,
+        "training_file": file_id,
+        "validation_file": None,
+        "retention_file": None,
+        **lost,
+    }
     served.services.jobs.create(
         job_id, model=MODEL, result_name=f"ft:m:o::{param}", seed=0, method=Supervised(), gate=Gate(),
         accept_findings=False, integrations=[], labels=None, **given,
