@@ -33,8 +33,30 @@ def run(template: str, variables: dict[str, Any]) -> str:
     return _compiled(template).render(**{**variables, **clock})
 
 
-@lru_cache(maxsize=128)
+def fault(template: str) -> str | None:
+    """What keeps a template from being one, and in which line; None: nothing."""
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        _compiled(template)
+    except TemplateSyntaxError as error:
+        return f"{error.message} (line {error.lineno})"
+    except TemplateError as error:
+        return str(error)
+    return None
+
+
 def _compiled(template: str) -> "Template":
+    from jinja2 import TemplateError
+
+    try:
+        return _program(template)
+    except (RecursionError, SyntaxError) as error:  # Python's own limits, for Jinja writes Python
+        raise TemplateError(f"it is nested too deeply ({error})") from error
+
+
+@lru_cache(maxsize=128)
+def _program(template: str) -> "Template":
     from jinja2 import nodes
     from transformers.utils import chat_template_utils
 

@@ -1,9 +1,11 @@
 """The manifest: what an adapter needs to behave as trained, kept beside its weights and hashed with them."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adapters import bounded
 from adapters.errors import InvalidAdapter
 from adapters.files import documents
 
@@ -36,17 +38,22 @@ class Manifest(BaseModel):
         """The manifest of an adapter's folder; an empty one where the adapter came without.
 
         Raises:
-            InvalidAdapter: the file is no manifest.
+            InvalidAdapter: the file is no manifest, or its template no template.
         """
         path = directory / FILENAME
         if not path.is_file():
             return cls()
         content = {key: value for key, value in documents.read(path).items() if value is not None}
+        if not any(get_close_matches(key, cls.model_fields) for key in content):
+            return cls()  # some other tool's, of the same name
         try:
-            return cls.model_validate(content)
+            found = cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             raise InvalidAdapter(".".join([FILENAME, *map(str, first["loc"])]), first["msg"]) from error
+        if found.chat_template is not None and (fault := bounded.fault(found.chat_template)):
+            raise InvalidAdapter(f"{FILENAME}.chat_template", f"is no Jinja template: {fault}")
+        return found
 
     def write(self, directory: Path) -> None:
         """Write it into an adapter's folder."""

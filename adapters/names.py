@@ -9,6 +9,7 @@ import re
 from adapters.errors import InvalidName
 
 MAX_LENGTH = 256
+MAX_STEP = 10**9
 MAX_SUFFIX_LENGTH = 64  # OpenAI's limit on `suffix`
 
 _NAME = re.compile(r"ft:[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
@@ -39,9 +40,14 @@ def mint(base: str, organization: str, suffix: str | None, identifier: str) -> s
     """Name of a job's result, for example `ft:SmolLM2-135M-Instruct:personal:orders:9xQbT2aa`.
 
     Characters a name cannot hold become `-`, as OpenAI does; without a suffix its field stays empty (`ft:b:o::id`).
+
+    Raises:
+        InvalidName: with its checkpoints' steps it is too long.
     """
     fields = (base, organization, (suffix or "")[:MAX_SUFFIX_LENGTH].strip().lower(), identifier)
-    return check("ft:" + ":".join(re.sub(r"[^A-Za-z0-9._/+-]+", "-", field) for field in fields))
+    name = check("ft:" + ":".join(re.sub(r"[^A-Za-z0-9._/+-]+", "-", field) for field in fields))
+    checkpoint(name, MAX_STEP)  # or the job would fail once it is trained
+    return name
 
 
 def checkpoint(name: str, step: int) -> str:

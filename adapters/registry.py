@@ -9,7 +9,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,10 +122,13 @@ class Registry:
             self._remove_unnamed(digest)
             store.settle(digest)
 
-    def register(self, name: str, source: Path, *, owned_by: str) -> Adapter:
+    def register(self, name: str, source: Path, *, owned_by: str, within: Sequence[Path] = ()) -> Adapter:
         """Validate the files in folder `source`, store them and name them.
 
         Registering the same weights under the same name again changes nothing, but repairs damaged files.
+
+        Args:
+            within: folders in which links among the files may end.
 
         Raises:
             InvalidName: `name` cannot be registered.
@@ -136,7 +139,7 @@ class Registry:
         names.check(name)
         self._check_room(name)
         with self.store.staging() as staged:
-            self.store.copy_in(source, staged, self.limits.max_bytes, full.largest(self.base))
+            self.store.copy_in(source, staged, self.limits.max_bytes, full.largest(self.base), within)
             foreign.adopt(staged, self.base)
             info = validate.check(staged, self.base, self.limits)
             digest = self.store.seal(staged)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from adapters import manifest
@@ -21,6 +21,16 @@ FILES = (validate.CONFIG, validate.WEIGHTS, full.CONFIG, full.WEIGHTS, manifest.
 TAKEN = (*FILES, *validate.PICKLES)  # what is looked at; all else that a trainer left is not even opened
 _CHUNK_BYTES = 1 << 20
 _Signature = tuple[tuple[str, int, int, int, int], ...]
+
+
+def counting(folder: Path) -> tuple[str, ...]:
+    """The files of a folder that are taken in: of an adapter, or else of a full model.
+
+    Where an adapter lies, a model beside it (its base's config.json, the two merged) is left there.
+    """
+    if (folder / validate.CONFIG).exists():
+        return (validate.CONFIG, validate.WEIGHTS, manifest.FILENAME)
+    return FILES
 
 
 class Store:
@@ -48,28 +58,31 @@ class Store:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def copy_in(self, source: Path, staged: Path, max_bytes: int, max_full_bytes: int) -> None:
+    def copy_in(
+        self, source: Path, staged: Path, max_bytes: int, max_full_bytes: int, within: Sequence[Path] = ()
+    ) -> None:
         """Copy an adapter's files from `source`; validate the copy, for the source may change under our hands.
-
-        Where an adapter lies, a model beside it (its base's config.json, the two merged) is left there.
 
         Args:
             max_bytes: of a file; `max_full_bytes`: of full weights.
+            within: folders in which links may end: in a Hugging Face cache, every file of a snapshot is one.
 
         Raises:
-            InvalidAdapter: a file is a link, no regular file, over `max_bytes` or not to be read, or `source` is no
-                folder.
+            InvalidAdapter: a file is a link that leads elsewhere, no regular file, over `max_bytes` or not to be read,
+                or `source` is no folder.
         """
         try:
             if not source.is_dir():
                 raise InvalidAdapter(source.name, "is not a folder on the server")
-            model = () if (source / validate.CONFIG).exists() else (full.CONFIG, full.WEIGHTS)
+            names = counting(source)
         except OSError as error:  # a name too long for the file system, no permission
             raise InvalidAdapter(source.name, f"cannot be read: {error.strerror}") from error
-        for name in (validate.CONFIG, validate.WEIGHTS, *model, manifest.FILENAME, *validate.PICKLES):
+        for name in (*names, *validate.PICKLES):
             file = source / name
-            if file.is_symlink() or (file.exists() and not file.is_file()):
-                raise InvalidAdapter(name, "is a link or no regular file; expected the file itself (cp -L)")
+            if file.is_symlink():
+                file = _followed(file, within)
+            if file.exists() and not file.is_file():
+                raise InvalidAdapter(name, "is no regular file; expected the file itself (cp -L)")
             if not file.exists():
                 continue
             limit = max_full_bytes if name == full.WEIGHTS else max_bytes
@@ -150,6 +163,23 @@ class Store:
         if whole:
             self._verified[digest] = signature
         return whole
+
+
+def _followed(link: Path, within: Sequence[Path]) -> Path:
+    """Where a link ends.
+
+    Raises:
+        InvalidAdapter: nowhere, or outside of the folders `within`.
+    """
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # nowhere, or in a loop
+        raise InvalidAdapter(link.name, "is a link that ends nowhere; expected the file itself (cp -L)") from error
+    if not any(target.is_relative_to(folder.resolve()) for folder in within):
+        raise InvalidAdapter(
+            link.name, "is a link that leads out of the allowed folders; expected the file itself (cp -L)"
+        )
+    return target
 
 
 def _without_following(path: str, flags: int) -> int:

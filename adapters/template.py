@@ -7,6 +7,7 @@ cut in two by `CUT` in the rendered text, and both halves are encoded by themsel
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -109,15 +110,18 @@ def _cut(value: Any, marks: re.Pattern[str]) -> Any:
 
 
 def _with_arguments(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with its calls' arguments as objects, as templates want them; the wire has them as JSON text."""
+    """The turn with its calls' arguments as objects, as templates want them; the wire has them as JSON text.
+
+    A call that was cut at `max_tokens`, or that the model wrote badly, stays the text that it is: a conversation goes
+    on after it.
+    """
     calls: list[dict[str, Any]] = []
     for call in turn.get("tool_calls") or ():
         arguments = call["function"]["arguments"]
         if isinstance(arguments, str):
-            try:
+            with suppress(RecursionError, ValueError):
                 arguments = json.loads(arguments or "{}")
-            except (RecursionError, ValueError) as error:
-                raise TemplateError(f"the arguments of the call {call['function']['name']!r} are no JSON") from error
+                arguments = {} if arguments is None else arguments
         calls.append({"type": "function", "function": {"name": call["function"]["name"], "arguments": arguments}})
     return {**turn, "tool_calls": calls} if calls else turn
 

@@ -14,13 +14,12 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from adapters import names
 from adapters.base import BaseModel
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, AdapterNotFound
 from server.http.metrics import Metrics
 from server.models.catalog import Catalog
+from server.state.errors import InvalidState, NotFound
 from server.state.files import Files
 from server.state.jobs import RUNNING, WAITING, Jobs
 from server.state.tables import JobRow
@@ -157,7 +156,7 @@ class JobQueue:
             self._changed.clear()
             try:
                 await self._start_waiting()
-            except (OSError, SQLAlchemyError):  # no room for a row or a process: the jobs wait, and are not lost
+            except Exception:  # no room for a row or a process, for one: the jobs wait, and are not lost
                 logger.exception("the queue of jobs could not go on; trying again in %.0f s", RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -192,12 +191,24 @@ class JobQueue:
             logger.exception("job %s failed", row.id)
             outcome = Failure(code="server_error", message=f"the server could not run the job: {type(error).__name__}")
         if outcome is not None:
-            self._jobs.directory(row.id).event(f"The job failed: {outcome.message}", level="error")
-            self._jobs.advance(row.id, "failed", error=outcome.model_dump())
+            self._fail(row, outcome)
         self._metrics.jobs.labels(status=self._jobs.get(row.id).status).inc()
 
+    def _fail(self, row: JobRow, failure: Failure) -> None:
+        """End a job; its row counts, so a directory that was never made or cannot be written does not keep it."""
+        directory = self._jobs.directory(row.id)
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+            directory.event(f"The job failed: {failure.message}", level="error")
+        except OSError:
+            logger.exception("the event that job %s failed could not be written", row.id)
+        self._jobs.advance(row.id, "failed", error=failure.model_dump())
+
     async def _train(self, row: JobRow) -> Result | Failure:
-        directory = await asyncio.to_thread(self._prepare, row)
+        try:
+            directory = await asyncio.to_thread(self._prepare, row)
+        except InvalidState as error:
+            return Failure(code=f"invalid_{error.param}", message=str(error), param=error.param)
         starts, saved = 0, 0
         while (outcome := directory.outcome()) is None:
             if directory.runner() is None:
@@ -220,14 +231,19 @@ class JobQueue:
         return outcome
 
     def _prepare(self, row: JobRow) -> JobDirectory:
+        """The job's directory, with its description.
+
+        Raises:
+            InvalidState: what the job needs went away while it waited.
+        """
         job = TrainingJob(
             id=row.id,
             base_model=self._base.name,
             base_path=self._base.path,
             parent=self._copy_parent(row),
-            training_file=self._files.get(row.training_file).path.absolute(),
-            validation_file=self._path(row.validation_file),
-            retention_file=self._path(row.retention_file),
+            training_file=self._path(row.training_file, "training_file"),
+            validation_file=self._path(row.validation_file, "validation_file") if row.validation_file else None,
+            retention_file=self._path(row.retention_file, "retention_file") if row.retention_file else None,
             method=row.method,  # pyright: ignore[reportArgumentType] (pydantic reads it)
             gate=row.gate,  # pyright: ignore[reportArgumentType]
             seed=row.seed,
@@ -243,14 +259,23 @@ class JobQueue:
         target = self._jobs.directory(row.id).path.absolute() / "parent"
         if not target.exists():
             registry = self._catalog.registry
+            try:
+                digest = registry.get(row.parent).digest
+            except AdapterNotFound:
+                raise InvalidState(
+                    f"the model {row.parent}, from which the job was to go on, was removed while it waited", "model"
+                ) from None
             partial = target.with_name(".parent")
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(registry.store.path(registry.get(row.parent).digest), partial)
+            shutil.copytree(registry.store.path(digest), partial)
             partial.rename(target)
         return target
 
-    def _path(self, file_id: str | None) -> Path | None:
-        return self._files.get(file_id).path.absolute() if file_id else None
+    def _path(self, file_id: str, field: str) -> Path:
+        try:
+            return self._files.get(file_id).path.absolute()
+        except NotFound:
+            raise InvalidState(f"the file {file_id} expired while the job waited; upload it again", field) from None
 
     def _environment(self, row: JobRow) -> dict[str, str]:
         """What a trainer finds in its environment: secrets, which no file of the job may hold, and its device."""

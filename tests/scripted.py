@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from server.generation import AdapterLoadFailed, ContextLengthExceeded, Delta, EngineUnavailable, Sampling, Tools
+from server.engine.tokens import TokenBytes
+from server.generation import (
+    AdapterLoadFailed,
+    ContextLengthExceeded,
+    Delta,
+    EngineUnavailable,
+    Sampling,
+    TokenLogprob,
+    Tools,
+)
 
 ANSWER = "The capital of France is Paris."
 
@@ -111,7 +120,15 @@ class ScriptedEngine:
         assert adapter is None or adapter in self.held, "an adapter that is not loaded"
         ids: list[int] = self.tokenizer(self.answer).input_ids
         length = min(sampling.max_tokens or len(ids), self.context - len(prompt))
-        texts = [self.tokenizer.decode([ids[number % len(ids)]]) for number in range(length)]
+        made = [ids[number % len(ids)] for number in range(length)]
+        texts = [self.tokenizer.decode([token]) for token in made]
+        shown = TokenBytes(self.tokenizer)
+
+        def logprob(token: int, value: float | None = -0.5) -> TokenLogprob:
+            return TokenLogprob(shown.text(token), value, shown.of(token))
+
+        scored = [(logprob(token),) if sampling.top_logprobs is not None else () for token in made]
+        before = tuple(logprob(token, -0.5 if place else None) for place, token in enumerate(prompt))
         self.running += 1
         try:
             for number, text in enumerate(texts):
@@ -121,7 +138,9 @@ class ScriptedEngine:
                     raise EngineUnavailable("the engine stopped while it answered; try again shortly")
                 last = number == len(texts) - 1
                 reason = None if not last else "length" if sampling.max_tokens == length else "stop"
-                delta = Delta(0, text, 1, finish_reason=reason)
+                delta = Delta(0, text, 1, logprobs=scored[number], finish_reason=reason)
+                if sampling.prompt_logprobs is not None and number == 0:
+                    delta = replace(delta, prompt_logprobs=before)
                 for index in range(sampling.n):
                     yield replace(delta, index=index)
         finally:

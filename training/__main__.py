@@ -118,6 +118,10 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
         os.environ.update({name: value for name, value in given.items() if value})
 
     rows, held_out = _read(job, directory)
+    if job.retention_file is not None:
+        from training.proof import forgetting
+
+        forgetting.questions(job.retention_file)  # asked after the training, and refused before it
 
     from transformers import AutoConfig, AutoTokenizer
 

@@ -23,6 +23,7 @@ def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
         {
             "role": message.role,
             "content": message.content,
+            **({"name": message.name} if message.name else {}),
             **({"tool_calls": list(message.calls)} if message.calls else {}),
             **({"tool_call_id": message.call_id} if message.call_id else {}),
         }

@@ -9,12 +9,16 @@ MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list an
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
 
-class Description(BaseModel):
-    """Base of descriptions: a key without a value is as good as none, an unknown one is refused."""
-
-    model_config = ConfigDict(extra="forbid")
+class WithoutNulls(BaseModel):
+    """Base of objects in which a key without a value is as good as none."""
 
     @model_validator(mode="before")
     @classmethod
     def _null_means_absent(cls, value: Any) -> Any:
         return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
+class Description(WithoutNulls):
+    """Base of descriptions: an unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid")

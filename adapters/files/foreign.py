@@ -2,7 +2,8 @@
 
 Axolotl, Unsloth and LLaMA-Factory write PEFT's own files. What differs in the wild: wrappers left in the names (FSDP,
 DDP, torch.compile, checkpointing, PEFT's adapter name), PEFT's prefix left out (torchtune, exports from JAX), and
-q/k/v or gate/up trained as one layer. A fused B is cut into rows and the shared A repeated: the same product.
+q/k/v or gate/up trained as one layer. A fused B is cut into rows and the shared A repeated: the same product. Copies
+of the base's embeddings, which PEFT saves beside the LoRA, are left out.
 """
 
 from pathlib import Path
@@ -44,9 +45,13 @@ def adopt(staged: Path, base: BaseModel) -> None:
         return
     try:
         with safe_open(path, framework="pt") as file:
-            names = {key: _target(key, base) for key in file.keys()}  # noqa: SIM118 (safe_open has no __iter__)
+            names = {
+                key: _target(key, base)
+                for key in file.keys()  # noqa: SIM118 (safe_open has no __iter__)
+                if not (kept := _embeddings(key, base)) or not _same(file.get_tensor(key), kept, base)
+            }
             fused = {leaf for target in names.values() for leaf in _FUSED if f".{leaf}.lora_" in target}
-            if not fused and all(key == target for key, target in names.items()):
+            if not fused and [*names.items()] == [(key, key) for key in file.keys()]:  # noqa: SIM118
                 return
             tensors: dict[str, torch.Tensor] = {}
             for key, target in names.items():
@@ -70,6 +75,27 @@ def _target(key: str, base: BaseModel) -> str:
                 if candidate in base.shapes or (leaf in _FUSED and f"{parent}.{_FUSED[leaf][0]}" in base.shapes):
                     return f"base_model.model.{candidate}.lora_{side}.weight"
     return key
+
+
+def _embeddings(key: str, base: BaseModel) -> str | None:
+    """The base's tensor of which this one is a copy, by its name; PEFT saves embeddings when it thinks them touched."""
+    name = _unwrapped(key).removeprefix("base_model.model.").replace(".base_layer.", ".").removesuffix(".weight")
+    if name.rpartition(".")[2] not in validate.UNWRAPPED:
+        return None
+    tied = next((module for module in base.shapes if module.endswith("embed_tokens")), None)
+    return name if name in base.shapes else tied
+
+
+def _same(tensor: "torch.Tensor", module: str, base: BaseModel) -> bool:
+    """Whether it holds the base's weights, in whatever number format."""
+    from safetensors import safe_open
+
+    for path in sorted(base.path.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if f"{module}.weight" in file.keys():  # noqa: SIM118
+                own = file.get_tensor(f"{module}.weight")
+                return own.shape == tensor.shape and bool((own.to(tensor.dtype) == tensor).all())
+    return False
 
 
 def _split(key: str, tensor: "torch.Tensor", base: BaseModel) -> "dict[str, torch.Tensor]":

@@ -159,10 +159,21 @@ def _listed(names: list[str] | str) -> str:
 
 
 def _parse(key: str) -> tuple[str, str]:
+    """The layer of a tensor, and its side.
+
+    Raises:
+        InvalidAdapter: it is none of LoRA's.
+    """
     for side in ("A", "B"):
         suffix = f".lora_{side}.weight"
         if key.startswith(_PREFIX) and key.endswith(suffix):
             return key.removeprefix(_PREFIX).removesuffix(suffix), side
+    if UNWRAPPED & set(key.split(".")):
+        raise InvalidAdapter(
+            key,
+            "is a whole embedding or head, and not the base's own: it was trained, or resized for new tokens, and only "
+            "LoRA is served. Train without modules_to_save and new tokens, and save with save_embedding_layers=False",
+        )
     raise InvalidAdapter(key, f"unknown tensor; expected {_PREFIX}<module>.lora_A.weight or .lora_B.weight")
 
 

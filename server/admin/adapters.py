@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ async def register(request: Request, use: Use, administrator: Administrator) -> 
         body = AdapterRequest.model_validate_json(await request.body())
     except ValidationError as error:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
-    return await _register(use, body.name, _allowed(body.path, use.settings.adapter_root))
+    return await _register_folder(use, body.name, body.path)
 
 
 @router.get("")
@@ -107,7 +108,7 @@ async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
         if path is not None:
             if files:
                 raise InvalidAdapter("path", f"was sent beside {', '.join(files)}; send one of them")
-            return await _register(use, name, _allowed(path, use.settings.adapter_root))
+            return await _register_folder(use, name, path)
         with tempfile.TemporaryDirectory(prefix="upload-", dir=use.settings.data_dir) as folder:
             for file, part in files.items():
                 await anyio.to_thread.run_sync(_save, part, Path(folder) / file)
@@ -166,9 +167,14 @@ def _save(part: UploadFile, target: Path) -> None:
         shutil.copyfileobj(part.file, stream)
 
 
-async def _register(use: Services, name: str, source: Path) -> dict[str, Any]:
+async def _register_folder(use: Services, name: str, path: str) -> dict[str, Any]:
+    roots = use.settings.adapter_root
+    return await _register(use, name, _allowed(path, roots), roots)
+
+
+async def _register(use: Services, name: str, source: Path, within: Sequence[Path] = ()) -> dict[str, Any]:
     adapter = await anyio.to_thread.run_sync(
-        use.catalog.register, name, source, use.settings.organization, limiter=use.registrations
+        use.catalog.register, name, source, use.settings.organization, within, limiter=use.registrations
     )
     return await _answer(adapter, use)
 

@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential
 
 from server.batches import lines
 from server.batches.lines import Answers, Line
-from server.state.batches import Batches, Counts
+from server.state.batches import ENDED, Batches, Counts
 from server.state.errors import NotFound
 from server.state.files import Files
 from server.state.ids import random_id
@@ -66,14 +66,27 @@ class BatchRunner:
             while True:
                 self._changed.clear()
                 try:
-                    row = await asyncio.to_thread(self._batches.next)
-                    if row is None:
-                        await self._changed.wait()
-                    else:
-                        await self._run(row, client)
-                except (OSError, SQLAlchemyError):  # a full disk, for one: nothing is lost, so try again
+                    await self._next(client)
+                except Exception:  # a full disk, for one: nothing is lost, so try again
                     logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
                     await asyncio.sleep(RETRY_SECONDS)
+
+    async def _next(self, client: httpx.AsyncClient) -> None:
+        """Work on the oldest batch; what time does not heal ends it, for the others wait behind it."""
+        row = await asyncio.to_thread(self._batches.next)
+        if row is None:
+            await self._changed.wait()
+            return
+        try:
+            await self._run(row, client)
+        except Exception as error:
+            passing = isinstance(error, OSError | SQLAlchemyError) and not isinstance(error, FileNotFoundError)
+            if passing:
+                raise
+            logger.exception("batch %s failed", row.id)
+            message = f"the server could not run the batch: {type(error).__name__}"
+            found = [{"code": "server_error", "line": None, "message": message, "param": None}]
+            await asyncio.to_thread(self._batches.move, row.id, "failed", unless=ENDED, errors=found)
 
     async def _run(self, row: BatchRow, client: httpx.AsyncClient) -> None:
         try:
@@ -158,19 +171,24 @@ def _as_batch(app: ASGIApp) -> ASGIApp:
 
 
 async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> dict[str, Any]:
-    """Answer one line; while the engine is away, wait for it."""
+    """Answer one line; while the engine is away, wait for it. What goes wrong is the line's, and keeps nobody else."""
     retrying = AsyncRetrying(
         retry=retry_if_result(lambda answer: answer.status_code == 503), wait=wait_exponential(max=30)
     )
     body = json.dumps(line.body)  # in ASCII, as it came: httpx would encode halves of characters, and fail
-    answer: httpx.Response = await retrying(
-        client.post, endpoint, content=body, headers={"content-type": "application/json"}
-    )
-    response = {
-        "status_code": answer.status_code,
-        "request_id": answer.headers["x-request-id"],
-        "body": answer.json(),
-    }
+    try:
+        answer: httpx.Response = await retrying(
+            client.post, endpoint, content=body, headers={"content-type": "application/json"}
+        )
+        response = {
+            "status_code": answer.status_code,
+            "request_id": answer.headers["x-request-id"],
+            "body": answer.json(),
+        }
+    except Exception as error:
+        logger.exception("a line of a batch could not be answered")
+        message = f"The server had an error while processing this request: {type(error).__name__}."
+        return _record(line, None, {"code": "server_error", "message": message})
     return _record(line, response, None)
 
 

@@ -30,9 +30,11 @@ def add(
     key: Key = "",
 ) -> None:
     """Upload an adapter and register it."""
-    from adapters.store import FILES
+    from adapters.store import counting
 
-    files = [("file", (file, (folder / file).open("rb"))) for file in FILES if (folder / file).is_file()]
+    files = [("file", (file, (folder / file).open("rb"))) for file in counting(folder) if (folder / file).is_file()]
+    if not files:
+        raise typer.BadParameter(f"{folder} holds no adapter; expected what PEFT's save_pretrained writes")
     _print(_call(url, key, "POST", "", data={"name": name}, files=files))
 
 

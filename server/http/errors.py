@@ -34,12 +34,15 @@ from server.generation import (
     ContextLengthExceeded,
     EngineUnavailable,
     InvalidRequest,
+    UnknownParameter,
     Unsupported,
 )
 from server.http import wording
 from server.state.errors import InvalidState, NotFound, TooLarge
 
 INVALID = "invalid_request_error"
+LONGEST_MESSAGE = 2000
+LONGEST_PARAM = 200
 REWORDED = {  # of FastAPI's and Starlette's own
     "There was an error parsing the body": (
         "The body could not be read: expected JSON, or for an upload a whole form (multipart/form-data)."
@@ -99,6 +102,7 @@ TABLE: dict[type[Exception], Answer] = {
     TemplateError: Answer(400, code="invalid_messages", param="messages"),
     ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
     Unsupported: Answer(400, code="unsupported_parameter"),
+    UnknownParameter: Answer(400, code="unknown_parameter"),
     InvalidRequest: Answer(400),
     AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
     EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
@@ -196,4 +200,18 @@ def _message(error: Exception) -> str:
 
 
 def _object(message: str, answer: Answer, param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": answer.type, "param": param or answer.param, "code": answer.code}}
+    at = param or answer.param
+    return {
+        "error": {
+            "message": _carried(message, LONGEST_MESSAGE),
+            "type": answer.type,
+            "param": at and _carried(at, LONGEST_PARAM),
+            "code": answer.code,
+        }
+    }
+
+
+def _carried(text: str, longest: int) -> str:
+    """What may hold a client's own words, as an answer can carry it: in UTF-8, and not by the megabyte."""
+    text = wording.mended(text)
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

@@ -1,5 +1,6 @@
 """What is wrong with a request, in the words of who wrote it: fields and JSON's types, no Python."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,15 @@ LIMITS = {
     "too_long": ("max_length", "at most {} of them"),
     "string_pattern_mismatch": ("pattern", "a string that matches {}"),
 }
+UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and half of a surrogate pair, which has no UTF-8
 LONGEST_SHOWN = 60
+UNKNOWN_ITEM = "unknown_item"  # of `/v1/responses`
 NO_FILE = "Expected UploadFile"  # FastAPI's word for a form's part without a file name
+
+
+def mended(text: str) -> str:
+    """The text as answers and databases can carry it."""
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
 def told(errors: Sequence[Found], body: Any) -> tuple[str, str, str | None]:
@@ -65,6 +73,9 @@ def told(errors: Sequence[Found], body: Any) -> tuple[str, str, str | None]:
     same = [other for other in errors if _path(other, body) == path]
     wanted = list(dict.fromkeys(filter(None, (_expected(other) for other in same))))
     place = f"'{field}'" if field else "the request's body"
+    if kind == UNKNOWN_ITEM:
+        given = found["input"].get("type") if isinstance(found["input"], dict) else None
+        return f"Invalid value for {place}: {found['msg']}, not {_shown({'input': given})}", "invalid_value", field
     if not wanted:
         return f"Invalid value for {place}: {found['msg']}", "invalid_value", field
     return f"Invalid value for {place}: expected {' or '.join(wanted)}, got {_shown(found)}.", "invalid_value", field

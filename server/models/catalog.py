@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +77,9 @@ class Catalog:
         """Whether the name is an alias."""
         return name in self._aliases
 
-    def register(self, name: str, source: Path, owned_by: str) -> Adapter:
+    def register(self, name: str, source: Path, owned_by: str, within: Sequence[Path] = ()) -> Adapter:
         """Validate, store and name an adapter's files; see `Registry.register`."""
-        return self.registry.register(name, source, owned_by=owned_by)
+        return self.registry.register(name, source, owned_by=owned_by, within=within)
 
     @contextlib.asynccontextmanager
     async def use(self, name: str, user: str | None = None) -> AsyncIterator[Model]:

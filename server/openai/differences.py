@@ -4,11 +4,14 @@ A field that OpenAI documents is used (the wire types have it), or stands here. 
 where a field is in neither; docs/differences.md is written from this table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
-from server.generation import Unsupported
+from server.generation import UnknownParameter, Unsupported
+
+CLOSE = 0.8  # difflib's ratio from which two names are likely the same, one of them mistyped
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,24 @@ VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
     "return_token_ids": Refused("Not offered.", (False,)),
     "prompt_logprobs": Refused("`/v1/completions` scores a text with `echo` and `logprobs`."),
     "kv_transfer_params": Refused("Not offered."),
+    "cache_salt": Refused("Prompts' beginnings are cached for every caller."),
+    "priority": Refused("Live requests are equal, and go before batches.", (0,)),
+    "request_id": Taken("Every answer has an id of its own: `x-request-id`."),
+    "session_id": Taken("There are no sessions."),
+    "include_reasoning": Taken("There is no reasoning to leave out."),
+    "media_io_kwargs": Refused("The models understand text only.", ({},)),
+    "mm_processor_kwargs": Refused("The models understand text only.", ({},)),
+    "vllm_xargs": Refused("Not offered.", ({},)),
 }
 ELSEWHERE: dict[str, Table] = {  # another endpoint's fields, sent to the wrong one
     "chat": {
         "echo": Refused("A field of `/v1/completions`.", (False,)),
         "best_of": Refused("A field of `/v1/completions`.", (1,)),
         "suffix": Refused("A field of `/v1/completions`."),
+        "add_special_tokens": Refused("The chat template has put them in.", (False,)),
+    },
+    "completions": {
+        "add_special_tokens": Refused("Send token ids to choose them.", (True,)),
     },
     "responses": {
         "logprobs": Refused("Ask with `include` or `top_logprobs`.", (False,)),
@@ -161,19 +176,29 @@ ENDPOINTS: dict[str, tuple[str, Table]] = {
 }
 
 
-def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
-    """Raise Unsupported for the first field that asks for what cannot be done here.
+def refuse(endpoint: str, body: Mapping[str, Any], used: Collection[str]) -> None:
+    """Refuse the first field that asks for what cannot be done here.
 
     Args:
         endpoint: a key of `ENDPOINTS`.
         body: the request as it was sent.
+        used: the fields of the endpoint's wire type.
+
+    Raises:
+        Unsupported: the table refuses it.
+        UnknownParameter: nobody knows it; without a value it asks for nothing.
     """
     vllm = {} if endpoint == "embeddings" else VLLM
-    for path, entry in {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}.items():
+    table = {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}
+    for path, entry in table.items():
         if isinstance(entry, Refused):
             for place, value in _values(body, path.split(".")):
                 if not entry.takes(value):
                     raise Unsupported(place, entry.why)
+    known = {*used, *(path.partition(".")[0].removesuffix("[]") for path in table)}
+    for name, value in body.items():
+        if value is not None and name not in known:
+            raise UnknownParameter(name, next(iter(get_close_matches(name, sorted(used), 1, CLOSE)), None))
 
 
 def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:

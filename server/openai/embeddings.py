@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from adapters.errors import AdapterNotFound
 from server.generation import InvalidRequest
 from server.http.auth import Caller
+from server.openai import differences
 from server.services import Use
 
 router = APIRouter()
@@ -23,7 +24,7 @@ ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS, fail_f
 
 
 class EmbeddingRequest(BaseModel):
-    """Texts to embed; unknown fields are ignored, as OpenAI does."""
+    """Texts to embed."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -37,6 +38,7 @@ class EmbeddingRequest(BaseModel):
 @router.post("/v1/embeddings")
 async def create(body: EmbeddingRequest, request: Request, use: Use, caller: Caller) -> dict[str, Any]:
     """Embed texts."""
+    differences.refuse("embeddings", await request.json(), EmbeddingRequest.model_fields)
     if body.model != use.embedder.name:
         raise AdapterNotFound(body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input

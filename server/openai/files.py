@@ -6,6 +6,7 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from server.http.auth import Caller
+from server.http.wording import mended
 from server.openai.lists import After, Known, page
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Use
@@ -30,7 +31,7 @@ def create(
     if (anchor is None) != (seconds is None):
         missing = "expires_after[anchor]" if anchor is None else "expires_after[seconds]"
         raise InvalidState(f"expires_after needs anchor and seconds; {missing} is missing", missing)
-    name = file.filename or "file"
+    name = mended(file.filename or "file")  # a form, unlike JSON, comes here as it was sent
     if len(name) > MAX_NAME_CHARACTERS:
         raise InvalidState(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
     return wire(use.files.create(file.file, name, purpose, expires_after=seconds))

@@ -29,3 +29,9 @@ def test_minted_names_have_openais_fields() -> None:
     )
     assert names.mint("base", "acme", None, "9xQbT2aa") == "ft:base:acme::9xQbT2aa"
     assert names.checkpoint("ft:base:acme::9xQbT2aa", 12) == "ft:base:acme::9xQbT2aa:ckpt-step-12"
+
+
+def test_a_minted_name_leaves_room_for_its_checkpoints() -> None:
+    names.checkpoint(names.mint("base", "o" * 150, "s" * 64, "9xQbT2aa"), names.MAX_STEP)
+    with pytest.raises(InvalidName, match="at most 256"):
+        names.mint("base", "o" * 160, "s" * 64, "9xQbT2aa")

@@ -228,7 +228,7 @@ def test_any_text_in_a_manifest_is_answered(what: str, http: httpx.Client, folde
         asked = http.post("/v1/chat/completions", json=body)
         assert asked.status_code in (200, 400), asked.text
         http.delete(f"/admin/adapters/{NAME}")
-    for manifest in ({"base_model": f"x{text}"}, {f"x{text}": 1}, {"sampling": {text: 1}}):
+    for manifest in ({"base_model": f"x{text}"}, {f"x{text}": 1, "job_id": "j"}, {"sampling": {text: 1}}):
         answer = upload(http, {**contents(folder), "manifest.json": json.dumps(manifest).encode()[:990_000]})
         refused(answer, answer.json()["error"]["param"], "manifest.json")
         assert len(answer.content) < 10_000
@@ -333,3 +333,41 @@ def test_paths_that_cannot_be_read_are_named(served: InProcess, http: httpx.Clie
     finally:
         for one in (loop, outside, file):
             one.unlink()
+
+
+BROKEN = ("{% for m in messages %}", "{{ messages", "{% nonsense %}", "{% if a %}" * 120 + "x" + "{% endif %}" * 120)
+
+
+@pytest.mark.parametrize("template", BROKEN, ids=["open", "cut", "unknown", "deep"])
+def test_a_broken_template_is_refused_when_it_comes(template: str, http: httpx.Client, folder: Path) -> None:
+    manifest = json.dumps({"chat_template": template}).encode()
+    answer = upload(http, {**contents(folder), "manifest.json": manifest})
+    refused(answer, "manifest.json.chat_template", "is no Jinja template")
+
+
+def test_another_tools_manifest_is_left_alone(http: httpx.Client, folder: Path) -> None:
+    foreign = json.dumps({"version": 2, "files": [WEIGHTS]}).encode()
+    assert upload(http, {**contents(folder), "manifest.json": foreign}).status_code == 200
+    http.delete(f"/admin/adapters/{NAME}")
+    mistyped = json.dumps({"system_promt": "Be brief."}).encode()
+    refused(upload(http, {**contents(folder), "manifest.json": mistyped}), "manifest.json.system_promt")
+
+
+def test_a_snapshot_of_a_cache_is_links_into_it(served: InProcess, http: httpx.Client, folder: Path) -> None:
+    cache = served.adapter_root / "models--me--mine"
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / ("a" * 40)
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, name in enumerate((CONFIG, WEIGHTS)):
+        (folder / name).rename(blobs / f"{number:040d}")
+        (snapshot / name).symlink_to(f"../../blobs/{number:040d}")
+    answer = http.post("/admin/adapters", json={"name": NAME, "path": str(snapshot)})
+    assert answer.status_code == 200, answer.text
+    stored = served.data / "adapters" / answer.json()["digest"]
+    assert not any(file.is_symlink() for file in stored.iterdir())
+    http.delete(f"/admin/adapters/{NAME}")
+
+    for target, word in (("/etc/passwd", "out of the allowed folders"), ("../../blobs/none", "ends nowhere")):
+        (snapshot / CONFIG).unlink()
+        (snapshot / CONFIG).symlink_to(target)
+        refused(http.post("/admin/adapters", json={"name": NAME, "path": str(snapshot)}), CONFIG, word)

@@ -1,6 +1,7 @@
 """`tuneport adapters …` against a running server."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ def test_the_command_line(
     served: InProcess, smollm2_base: BaseModel, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_adapter(smollm2_base, seed=300, rank=2)
+    (folder.parent / "missing-on-purpose").mkdir(exist_ok=True)
     monkeypatch.setenv("TUNEPORT_URL", served.base_url.removesuffix("/v1"))
     monkeypatch.setenv("TUNEPORT_ADMIN_KEY", served.api_key)
 
@@ -26,7 +28,14 @@ def test_the_command_line(
         assert run.exit_code == status, run.output
         return run.output
 
+    # A model beside the adapter stays at home: it may be larger than what the server takes.
+    (folder / "model.safetensors").write_bytes(b"")
+    os.truncate(folder / "model.safetensors", 80 * 1024**2)
     assert "registered" in tuneport("add", V1, str(folder))
+    complaint = " ".join(
+        tuneport("add", V1, str(folder.parent / "missing-on-purpose"), status=2).replace("│", " ").split()
+    )
+    assert "holds no adapter" in complaint.replace("- ", "-")
     assert "ready" in tuneport("load", V1)
     assert tuneport("alias", ALIAS, "v1=90") == f"{ALIAS} -> {V1}=90\n"
     assert f"<- {ALIAS}" in tuneport("list")

@@ -140,3 +140,14 @@ def test_null_means_absent_in_uploads(http: httpx.Client) -> None:
 def test_an_odd_id_is_not_found(path: str, odd: str, http: httpx.Client) -> None:
     answer = http.get(f"/v1/{path.format(quote(odd, safe=''))}")
     assert answer.status_code == 404, answer.text
+
+
+@pytest.mark.parametrize(("name", "charset"), [(b"a\0b.jsonl", "utf-8"), (rb"a\ud83db.jsonl", "raw_unicode_escape")])
+def test_a_name_that_no_text_holds_is_mended(name: bytes, charset: str, http: httpx.Client) -> None:
+    parts = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+    parts += b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + name + b'"\r\n\r\n{}\r\n--b--\r\n'
+    kind = f"multipart/form-data; boundary=b; charset={charset}"
+    answer = http.post("/v1/files", content=parts, headers={"content-type": kind})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["filename"].startswith("a")
+    assert http.get("/v1/files").status_code == 200

@@ -115,7 +115,10 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "deep JSON": (lambda folder: (folder / CONFIG).write_text('{"r": ' + "[" * 100_000), CONFIG),
     "JSON of the wrong kind": (lambda folder: (folder / CONFIG).write_text("[1, 2]"), CONFIG),
     "a config of megabytes": (lambda folder: (folder / CONFIG).write_bytes(b" " * 2_000_000), CONFIG),
-    "broken manifest": (lambda folder: (folder / "manifest.json").write_text('{"evil": 1}'), "manifest.json.evil"),
+    "broken manifest": (
+        lambda folder: (folder / "manifest.json").write_text('{"evil": 1, "job_id": "j"}'),
+        "manifest.json.evil",
+    ),
     "truncated": (lambda folder: os.truncate(folder / WEIGHTS, 5000), WEIGHTS),
     "empty": (lambda folder: os.truncate(folder / WEIGHTS, 0), WEIGHTS),
     "a header that lies about sizes": (_lying_header, WEIGHTS),

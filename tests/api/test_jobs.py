@@ -1,14 +1,19 @@
 """Fine-tuning jobs are created from everything OpenAI documents, and from what its own SDK gives back."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.inprocess import InProcess
+from adapters.base import BaseModel
+from tests.inprocess import InProcess, in_process
+from tests.scripted import ScriptedEngine
+from training.job import Gate, Supervised
 
 MODEL = "SmolLM2-135M-Instruct"
 GRADER = {"type": "string_check", "name": "g\0\u2028", "input": "a", "reference": "\u202eb", "operation": "eq"}
@@ -102,3 +107,53 @@ def test_jobs_created_at_once_get_a_number_each(http: httpx.Client, file_id: str
     with ThreadPoolExecutor(30) as pool:
         jobs = list(pool.map(lambda n: created(http, file_id, metadata={"burst": str(n)}), range(30)))
     assert len({job["id"] for job in jobs}) == 30
+
+
+@pytest.mark.parametrize(
+    ("lost", "param", "message"),
+    [
+        ({"training_file": "file-gone"}, "training_file", "the file file-gone expired while the job waited"),
+        ({"validation_file": "file-gone"}, "validation_file", "the file file-gone expired while the job waited"),
+        ({"retention_file": "file-gone"}, "retention_file", "the file file-gone expired while the job waited"),
+        ({"parent": "ft:gone"}, "model", "the model ft:gone, from which the job was to go on, was removed"),
+    ],
+)
+def test_what_went_away_while_a_job_waited_ends_it(
+    lost: dict[str, Any], param: str, message: str, served: InProcess, http: httpx.Client, file_id: str
+) -> None:
+    job_id = f"ftjob-lost{param}"
+    given: dict[str, Any] = {
+        "parent": None,
+        "training_file": file_id,
+        "validation_file": None,
+        "retention_file": None,
+        **lost,
+    }
+    served.services.jobs.create(
+        job_id, model=MODEL, result_name=f"ft:m:o::{param}", seed=0, method=Supervised(), gate=Gate(),
+        accept_findings=False, integrations=[], labels=None, **given,
+    )  # fmt: skip
+    served.tell(served.services.queue.wake)
+    until = time.monotonic() + 30
+    while (job := http.get(f"/v1/fine_tuning/jobs/{job_id}").json())["status"] != "failed":
+        assert time.monotonic() < until, job
+        time.sleep(0.05)
+    assert job["error"]["code"] == f"invalid_{param}"
+    assert job["error"]["param"] == param
+    assert job["error"]["message"].startswith(message)
+    events = http.get(f"/v1/fine_tuning/jobs/{job_id}/events").json()["data"]
+    assert events[0]["message"].startswith(f"The job failed: {message}")
+
+
+def test_a_name_that_would_be_too_long_is_the_suffixs_fault(
+    smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    with (
+        in_process(smollm2_base, ScriptedEngine(tokenizer=tokenizer), tmp_path, organization="o" * 150) as server,
+        server.http() as http,
+    ):
+        file = server.openai().files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
+        body = {"model": MODEL, "training_file": file, "suffix": "s" * 64}
+        answer = http.post("/v1/fine_tuning/jobs", json=body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "suffix"

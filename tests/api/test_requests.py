@@ -64,6 +64,13 @@ NESTED_NULLS: list[tuple[str, dict[str, Any]]] = [
     (RESPONSES, {"reasoning": {"effort": "none", "context": "auto"}}),
     (RESPONSES, {"tools": [{"type": "function", **FUNCTION, "strict": None, "defer_loading": None}]}),
     (RESPONSES, {"input": [{"role": "user", "content": "Hi", "id": None, "status": None, "phase": None}]}),
+    (RESPONSES, {"input": [*HI, {"role": "assistant", "content": None}, {"type": None, **HI[0]}]}),
+    (CHAT, {"messages": [*HI, {"role": "assistant", "content": None, "tool_calls": None, "refusal": None}, *HI]}),
+    (CHAT, {"messages": [*HI, {"role": "assistant"}, *HI]}),
+    (CHAT, {"messages": [*HI, {"role": "assistant", "content": []}, *HI]}),
+    (CHAT, {"nobody_knows": None}),
+    (COMPLETIONS, {"prompt": ["", "a"], "add_special_tokens": True}),
+    (COMPLETIONS, {"best_of": 0}),
 ]
 
 
@@ -148,6 +155,7 @@ def test_every_documented_combination_is_taken(path: str, change: dict[str, Any]
 
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n"}}
+LOOP = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
 DEEP: dict[str, Any] = json.loads('{"a":' * 70 + "1" + "}" * 70)
 REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (CHAT, {"messages": "Hi"}, "messages", "expected an array, got 'Hi'."),
@@ -192,6 +200,20 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (CHAT, {"response_format": "json"}, "response_format", "object"),
     (CHAT, {"response_format": {**SCHEMA, "json_schema": {"name": "a b"}}}, "response_format.json_schema.name", "a"),
     (CHAT, {"structured_outputs": {"bogus": 1}}, "structured_outputs.bogus", "Unknown parameter"),
+    (CHAT, {"temprature": 0.5}, "temprature", "Unknown parameter: 'temprature'. Did you mean 'temperature'?"),
+    (CHAT, {"max_output_tokens": 5}, "max_output_tokens", "Unknown parameter"),
+    (CHAT, {"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema", "Unknown parameter"),
+    (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": LOOP}}},
+     "response_format.json_schema.schema", "leads to itself"),
+    (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/$defs/x"}}}]},
+     "tools.0.function.parameters", "names nothing in the schema"),
+    (COMPLETIONS, {"max_completion_tokens": 5}, "max_completion_tokens", "Unknown parameter"),
+    (COMPLETIONS, {"prompt": [[], [1]]}, "prompt", "has no tokens"),
+    (RESPONSES, {"response_format": {"type": "text"}}, "response_format", "Unknown parameter"),
+    (RESPONSES, {"input": None, "instructions": "Be kind."}, "input", "previous_response_id"),
+    (RESPONSES, {"input": []}, "input", "previous_response_id"),
+    (RESPONSES, {"input": [{"type": "reasoning", "summary": []}, *HI]}, "input.0", "understood, not 'reasoning'"),
+    (EMBEDDINGS, {"model": "all-MiniLM-L6-v2", "input": "x", "input_type": "query"}, "input_type", "Unknown"),
     (CHAT, {"guided_json": 5}, "guided_json", "an object or a string"),
     (CHAT, {"guided_choice": []}, "guided_choice", "at least 1"),
     (CHAT, {"top_k": 10**30}, "top_k", "2147483647 or less"),
@@ -284,3 +306,47 @@ def test_huge_requests_are_refused_and_others_are_answered_meanwhile(change: dic
     watching.join()
     assert answer.status_code == 400, answer.text
     assert worst < 1.5
+
+
+ARGUMENTS = ('{"contents": "abc', "", "null", "[1]", "not json", '{"a": 1}{"b": 2}', '"text"', None)
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_a_conversation_goes_on_after_a_call_that_was_cut(arguments: str | None, served: InProcess) -> None:
+    call = {"id": "c", "type": None, "index": None, "function": {"name": "f", "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": "c", "content": "bad"}
+    turns = [*HI, {"role": "assistant", "content": None, "tool_calls": [call]}, result, *HI]
+    answer = post(served, CHAT, {"messages": turns, "tools": [{"type": "function", "function": FUNCTION}]})
+    assert answer.status_code == 200, answer.text
+    prompt = served.engine.tokenizer.decode(served.engine.asked[-1].prompt)
+    shown = {"": "{}", "null": "{}", "[1]": "[1]", None: "{}"}.get(arguments) or json.dumps(arguments)
+    assert f'{{"name": "f", "arguments": {"" if arguments == chr(34) + "text" + chr(34) else shown}' in prompt
+    items = [{"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}]
+    output = {"type": "function_call_output", "call_id": "c", "output": "bad"}
+    assert post(served, RESPONSES, {"input": [*items, output, *HI]}).status_code == 200
+
+
+def test_a_response_goes_on_without_input(served: InProcess) -> None:
+    first = post(served, RESPONSES, {"input": "Hi"}).json()
+    again = post(served, RESPONSES, {"input": None, "previous_response_id": first["id"]})
+    assert again.status_code == 200, again.text
+
+
+def test_no_token_is_a_completion_too(served: InProcess) -> None:
+    answer = post(served, COMPLETIONS, {"prompt": "", "max_tokens": 0}).json()
+    assert [answer["choices"][0][key] for key in ("text", "finish_reason")] == ["", "length"]
+    assert answer["usage"]["completion_tokens"] == 0
+    assert served.engine.asked[-1].prompt == [1], "no prompt: a text begins"
+
+
+def test_offsets_point_into_the_text(served: InProcess) -> None:
+    text = "Grüße 🦊🦊 ok"
+    choice = post(served, COMPLETIONS, {"prompt": text, "max_tokens": 1, "logprobs": 0, "echo": True}).json()
+    choice = choice["choices"][0]
+    offsets, tokens = choice["logprobs"]["text_offset"], choice["logprobs"]["tokens"]
+    whole = [(place, token) for place, token in zip(offsets, tokens, strict=True) if not token.startswith("bytes:")]
+    assert all(choice["text"][place:].startswith(token) for place, token in whole)
+    assert {place for place, token in zip(offsets, tokens, strict=True) if token.startswith("bytes:")} == {5, 6, 7}, (
+        "one holds the space too"
+    )
+    assert offsets[-1] == len(text)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ COUNT = 40
 
 
 class App:
-    """Answers each line after a moment; `away` of them with 503 first."""
+    """Answers each line after a moment; `away` of them with 503 first, and breaks at those `broken`."""
 
-    def __init__(self, away: int = 0) -> None:
+    def __init__(self, away: int = 0, broken: Collection[int] = ()) -> None:
         self.asked: list[int] = []
+        self.broken = broken
         self.away = away
 
     async def answer(self, request: Request) -> JSONResponse:
@@ -40,6 +42,8 @@ class App:
             self.away -= 1
             return JSONResponse({"error": {}}, 503, headers)
         number = (await request.json())["number"]
+        if number in self.broken:
+            raise RuntimeError("nobody foresaw this")
         self.asked.append(number)
         return JSONResponse({"number": number}, 400 if number == 7 else 200, headers)
 
@@ -120,6 +124,44 @@ async def test_a_batch_that_ran_out_of_time_keeps_its_answers_and_names_the_rest
     late = records(files, row.error_file)
     assert len(late) == COUNT
     assert {record["error"]["code"] for record in late} == {"batch_expired"}
+
+
+@pytest.mark.anyio
+async def test_a_line_whose_answer_raises_has_its_error_and_keeps_nobody_else(
+    database: Engine, files: Files, tmp_path: Path
+) -> None:
+    batches, app = Batches(database), App(broken=(3, 5))
+    row = make(database, files)
+    runner = BatchRunner(batches, files, tmp_path / "batches")
+    runner.start(app.asgi())
+    row = await asyncio.wait_for(until_ended(batches, row.id), 60)
+    await runner.stop()
+    assert (row.status, row.completed, row.failed) == ("completed", COUNT - 3, 3)
+    failed = {record["custom_id"]: record["error"] for record in records(files, row.error_file)}
+    assert failed.pop("c7") is None
+    message = "The server had an error while processing this request: RuntimeError."
+    assert failed == {key: {"code": "server_error", "message": message} for key in ("c3", "c5")}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content", [None, b"not what was checked"], ids=["gone", "changed"])
+async def test_a_batch_that_cannot_be_run_fails_and_the_next_one_is_answered(
+    content: bytes | None, database: Engine, files: Files, tmp_path: Path
+) -> None:
+    batches = Batches(database)
+    bad, good = make(database, files), make(database, files)
+    batches.move(bad.id, "in_progress", total=COUNT, created_at=1)
+    path = files.get(bad.input_file).path
+    path.unlink() if content is None else path.write_bytes(content)
+    runner = BatchRunner(batches, files, tmp_path / "batches")
+    runner.start(App().asgi())
+    good = await asyncio.wait_for(until_ended(batches, good.id), 60)
+    await runner.stop()
+    assert good.status == "completed"
+    bad = batches.get(bad.id)
+    assert bad.status == "failed"
+    assert bad.errors is not None
+    assert bad.errors[0]["code"] == "server_error"
 
 
 def test_every_fault_of_a_file_is_named_with_its_line(tmp_path: Path) -> None:

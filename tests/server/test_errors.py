@@ -4,13 +4,14 @@ import inspect
 import json
 
 import pytest
+from fastapi.responses import JSONResponse
 
 import adapters.errors
 import adapters.template
 import server.generation
 import server.state.errors
 from adapters.errors import AdapterNotFound, InvalidAdapter
-from server.generation import ContextLengthExceeded
+from server.generation import ContextLengthExceeded, InvalidRequest
 from server.http.errors import TABLE, describe, event
 
 BASES = (adapters.errors.AdapterError, server.generation.EngineError, server.state.errors.StateError)
@@ -61,3 +62,13 @@ def test_an_error_in_a_stream_is_an_error_event() -> None:
     lines = event(AdapterNotFound("ft:x")).splitlines()
     assert lines[0] == "event: error"
     assert json.loads(lines[1].removeprefix("data: "))["error"]["code"] == "model_not_found"
+
+
+def test_a_clients_own_words_in_an_error_are_text_and_not_megabytes() -> None:
+    error = InvalidRequest("half \ud83d, \0" + "m" * 10**6, "metadata.\ud83d\0" + "k" * 10**6)
+    status, content = describe(error)
+    JSONResponse(content)  # which is UTF-8
+    assert status == 400
+    assert content["error"]["message"].startswith("half \ufffd, \ufffdmmm")
+    assert content["error"]["param"].startswith("metadata.\ufffd\ufffdkkk")
+    assert len(json.dumps(content)) < 3000

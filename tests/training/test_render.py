@@ -1,9 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 
 from adapters import template
-from training.data.rows import Example, Message, Pair
+from training.data.rows import Example, Message, Pair, parse
 from training.errors import InvalidTrainingData
 from training.render import IGNORED, render, render_all, render_pair, turns
 
@@ -76,3 +77,12 @@ def test_a_call_is_trained_as_the_server_shows_tools_and_reads_calls(tokenizer: 
     assert tokenizer.decode(row["input_ids"]).startswith(served)
     assert "<tools>" in served
     assert "<tool_response>" in served
+
+
+def test_names_reach_the_template_as_in_serving(tokenizer: Any) -> None:
+    tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.name or m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    row = {"messages": [{"role": "user", "name": "Ann", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}
+    example = parse(json.dumps(row), 1, "supervised")
+    assert isinstance(example, Example)
+    assert tokenizer.decode(render(tokenizer, example)["input_ids"]).startswith("Ann: Hi")

@@ -1,5 +1,6 @@
 """The turns of a row: OpenAI's messages and tools, each field used, refused by name, or told of in the report."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from training.data.jsonl import quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_EMPTY = ("system", "developer", "tool")
-_READ = {"role", "content", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
+_READ = {"role", "content", "name", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _SCHEMA_VALUES = ("default", "const", "enum", "examples")  # where a JSON Schema's null is a value
 
@@ -22,6 +23,7 @@ class Message:
         trained: whether the loss counts it.
         calls: OpenAI's `tool_calls`, of an assistant's turn.
         call_id: the call whose result it is, of a tool's turn.
+        name: who speaks, for templates that show it.
     """
 
     role: str
@@ -29,6 +31,7 @@ class Message:
     trained: bool = False
     calls: tuple[dict[str, Any], ...] = ()
     call_id: str | None = None
+    name: str | None = None
 
     @property
     def text(self) -> str:
@@ -42,7 +45,7 @@ def present(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unread(messages: Any) -> set[str]:
-    """The keys of messages that no template is given; `name` is one, in serving too."""
+    """The keys of messages that no template is given."""
     turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     return {f"messages[].{key}" for turn in turns for key, value in turn.items() if key not in _READ and value}
 
@@ -84,7 +87,10 @@ def _message(given: Any, where: str) -> Message:
         raise ValueError(f"{where}.tool_call_id is {quoted(call_id)}; expected the id of the call it answers")
     if role != "tool" and call_id is not None:
         raise ValueError(f"{where}.tool_call_id stands at a turn of the role {role!r}; only the role 'tool' has one")
-    return Message(role, content, _trained(message, role, where), calls, call_id)
+    name = message.get("name")
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"{where}.name is {quoted(name)}; expected a text")
+    return Message(role, content, _trained(message, role, where), calls, call_id, name)
 
 
 def _content(message: dict[str, Any], calls: bool, where: str) -> str:
@@ -132,10 +138,14 @@ def _calls(calls: Any, role: str, where: str) -> tuple[dict[str, Any], ...]:
             raise ValueError(f'{where}.tool_calls: expected {{"id", "type": "function", "function": {{...}}}} for each')
         if not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
             raise ValueError(f"{where}.tool_calls: a function has no name, or its arguments are no JSON text")
-    try:
-        template.written(None, calls)
-    except RecursionError:
-        raise ValueError(f"{where}.tool_calls: arguments are nested too deeply") from None
+        try:
+            json.loads(function["arguments"] or "{}")
+        except RecursionError:
+            raise ValueError(f"{where}.tool_calls: arguments are nested too deeply") from None
+        except ValueError:
+            raise ValueError(
+                f"{where}.tool_calls: the arguments of the call {quoted(function['name'])} are no JSON"
+            ) from None
     return tuple(calls)
 
 

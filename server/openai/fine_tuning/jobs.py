@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from adapters import names
+from adapters.errors import InvalidName
 from server.http.auth import Caller
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
@@ -52,7 +53,7 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         training_file=body.training_file,
         validation_file=body.validation_file,
         retention_file=retention,
-        result_name=names.mint(use.catalog.base.name, use.settings.organization, body.suffix, identifier[:8]),
+        result_name=_result_name(use, body.suffix, identifier[:8]),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         method=method,
         gate=body.gate(use.settings.gate),
@@ -171,6 +172,18 @@ def report(
     if not path.exists():
         raise NotFound(f"{job_id} has no report: it was not trained to the end")
     return FileResponse(path, media_type=media_type)
+
+
+def _result_name(use: Services, suffix: str | None, identifier: str) -> str:
+    """The name that the job's model will have.
+
+    Raises:
+        InvalidState: it would be too long.
+    """
+    try:
+        return names.mint(use.catalog.base.name, use.settings.organization, suffix, identifier)
+    except InvalidName as error:
+        raise InvalidState(f"the result's {error}; choose a shorter suffix", "suffix") from error
 
 
 def _parent(model: str, use: Services, method: Method) -> str | None:

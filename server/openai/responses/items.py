@@ -3,27 +3,28 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Tag
 
 from server.generation import InvalidRequest
 from server.openai.text.answers import Answer
 from server.openai.text.messages import joined
 from server.state.ids import random_id
+from training.wire import WithoutNulls
 
 
-class Message(BaseModel):
+class Message(WithoutNulls):
     """A message; its type may be left out."""
 
     model_config = ConfigDict(extra="ignore")
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[str, BeforeValidator(joined)]
+    content: Annotated[str, BeforeValidator(joined)] | None = None
 
     def wire(self) -> dict[str, Any]:
         """As the API lists it."""
         said = self.role == "assistant"
-        part: dict[str, Any] = {"type": "output_text" if said else "input_text", "text": self.content}
+        part: dict[str, Any] = {"type": "output_text" if said else "input_text", "text": self.content or ""}
         if said:
             part |= {"annotations": [], "logprobs": []}
         return {
@@ -35,7 +36,7 @@ class Message(BaseModel):
         }
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(WithoutNulls):
     """A call that the model made."""
 
     model_config = ConfigDict(extra="ignore")
@@ -43,14 +44,14 @@ class FunctionCall(BaseModel):
     type: Literal["function_call"]
     call_id: str
     name: str
-    arguments: str
+    arguments: str = "{}"
 
     def wire(self) -> dict[str, Any]:
         """As the API lists it."""
         return {"id": random_id("fc_", 48), "status": "completed", **self.model_dump()}
 
 
-class FunctionCallOutput(BaseModel):
+class FunctionCallOutput(WithoutNulls):
     """What a call returned."""
 
     model_config = ConfigDict(extra="ignore")

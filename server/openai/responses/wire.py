@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
-from server.generation import Sampling, TokenLogprob, Tools, Unsupported
+from server.generation import InvalidRequest, Sampling, TokenLogprob, Tools, Unsupported
 from server.openai.responses.items import Item, Message
 from server.openai.text import chat_wire, structure
 from server.openai.text.sampling_wire import TextRequest, Tokens
@@ -23,6 +23,7 @@ from server.openai.text.tools_wire import (
     choose,
 )
 from server.state.ids import random_id
+from training.wire import WithoutNulls
 
 MAX_ITEMS = 10_000
 LOGPROBS = "message.output_text.logprobs"
@@ -38,7 +39,7 @@ class ResponseTool(Function):
         return Tool(type="function", function=Function.model_validate(self.model_dump(exclude={"type"})))
 
 
-class ToolName(BaseModel):
+class ToolName(WithoutNulls):
     """The one function to be called, or one of those allowed."""
 
     type: Literal["function"]
@@ -49,7 +50,7 @@ class ToolName(BaseModel):
         return NamedTool(type="function", function=FunctionName(name=self.name))
 
 
-class AllowedNames(BaseModel):
+class AllowedNames(WithoutNulls):
     """A choice among some of the tools."""
 
     type: Literal["allowed_tools"]
@@ -68,7 +69,7 @@ class JsonSchemaFormat(structure.Schema):
     type: Literal["json_schema"]
 
 
-class TextFormat(BaseModel):
+class TextFormat(WithoutNulls):
     """What the answer must look like."""
 
     model_config = ConfigDict(extra="ignore")
@@ -82,7 +83,7 @@ class TextFormat(BaseModel):
 class ResponseRequest(TextRequest):
     """A request for a conversation's next items."""
 
-    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+    input: str | Annotated[list[Item], Field(max_length=MAX_ITEMS, fail_fast=True)] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     max_output_tokens: Tokens | None = None
@@ -98,15 +99,22 @@ class ResponseRequest(TextRequest):
     def items(self) -> list[dict[str, Any]]:
         """The input as the API lists it."""
         given = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        return [item.wire() for item in given]
+        return [item.wire() for item in given or ()]
 
     def check(self) -> None:
         """Refuse what we cannot do.
 
         Raises:
+            InvalidRequest: there is nothing to answer, or an item has no content.
             Unsupported: the first field of that kind.
         """
         self.check_stream()
+        if not self.input and self.input != "" and self.previous_response_id is None:
+            raise InvalidRequest("Send 'input', or 'previous_response_id' to go on from a response.", "input")
+        for number, item in enumerate(self.input if isinstance(self.input, list) else ()):
+            if isinstance(item, Message) and item.content is None and item.role != "assistant":
+                place = f"input.{number}.content"  # an assistant's answer may have been of nothing
+                raise InvalidRequest(f"Missing required parameter: '{place}'.", place)
         for name in self.include or ():
             if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
                 raise Unsupported(f"include: {name}")

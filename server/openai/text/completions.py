@@ -1,5 +1,6 @@
 """`POST /v1/completions`, the older endpoint: text in, text on; what evaluation harnesses score with."""
 
+import codecs
 import json
 import logging
 import time
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter()
 
 MAX_PROMPTS = 2048  # OpenAI's
+UTF8 = codecs.getincrementaldecoder("utf-8")
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
 
@@ -45,14 +47,14 @@ class CompletionRequest(TextRequest):
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
-    best_of: int | None = Field(default=None, ge=1, le=20)
+    best_of: int | None = Field(default=None, ge=0, le=20)
     response_format: structure.Format | None = None
 
     def prompts(self) -> Sequence[str | list[int]]:
         """Every prompt by itself; without one, a text is begun.
 
         Raises:
-            InvalidRequest: there is none, an empty one, or too many.
+            InvalidRequest: there is none, one without tokens, or too many.
         """
         if self.prompt is None:
             return [BEGINNING]
@@ -61,8 +63,8 @@ class CompletionRequest(TextRequest):
             prompts = list(self.prompt)
         if not prompts or len(prompts) > MAX_PROMPTS:
             raise InvalidRequest(f"{len(prompts)} prompts; expected 1 to {MAX_PROMPTS}", "prompt")
-        if not all(prompts):
-            raise InvalidRequest("a prompt is empty; there is nothing to go on from", "prompt")
+        if [] in prompts:
+            raise InvalidRequest('a prompt has no tokens; send "" to have a text begun', "prompt")
         return prompts
 
     def sampling(self, defaults: SamplingDefaults) -> Sampling:
@@ -80,19 +82,17 @@ class CompletionRequest(TextRequest):
 @router.post("/v1/completions")
 async def create(body: CompletionRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Continue a text."""
-    differences.refuse("completions", await request.json())
+    differences.refuse("completions", await request.json(), CompletionRequest.model_fields)
     body.check_stream()
-    if body.best_of is not None and body.best_of != (body.n or 1):
+    if body.best_of and body.best_of != (body.n or 1):
         raise InvalidRequest("'best_of' is not supported by this server; leave it out, or ask for 'n'", "best_of")
-    if body.max_tokens == 0 and not body.echo:
-        raise InvalidRequest("'max_tokens' is 0; expected at least 1, but where 'echo' is true", "max_tokens")
     texts = body.prompts()
 
     def prompts(_model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        first: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if body.prompt is None:
-            first: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
             return [[first]]
-        return [_ids(prompt, tokenizer) for prompt in texts]
+        return [_ids(prompt, tokenizer) or [first] for prompt in texts]
 
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
@@ -140,6 +140,7 @@ class _Writer:
         texts = [prompt if isinstance(prompt, str) else str(tokenizer.decode(prompt)) for prompt in prompts]
         self._echoes = texts if body.echo else [""] * len(texts)
         self._offsets = [0 if body.echo else len(text) for text in texts for _ in range(self._n)]
+        self._characters = [UTF8("replace") for _ in self._offsets]
         self.identity = {
             "id": random_id("cmpl-", 29),
             "object": "text_completion",
@@ -178,7 +179,8 @@ class _Writer:
         offsets: list[int] = []
         for token in tokens:
             offsets.append(self._offsets[index])
-            self._offsets[index] += len(token.token)
+            # A token that is a part of a character stands where the character begins.
+            self._offsets[index] += len(self._characters[index].decode(token.utf8))
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],

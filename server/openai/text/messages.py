@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
 from server.generation import InvalidRequest
+from training.wire import WithoutNulls
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
@@ -31,14 +32,14 @@ def joined(content: Any) -> Any:
 Content = Annotated[str, BeforeValidator(joined)]
 
 
-class CalledFunction(BaseModel):
-    """A function that was called; arguments are JSON text."""
+class CalledFunction(WithoutNulls):
+    """A function that was called; arguments are the text that the model wrote, JSON or not."""
 
     name: str
-    arguments: str
+    arguments: str = "{}"
 
 
-class ToolCall(BaseModel):
+class ToolCall(WithoutNulls):
     """A call the model made."""
 
     model_config = ConfigDict(extra="ignore")
@@ -48,7 +49,7 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(WithoutNulls):
     """One turn of the conversation."""
 
     model_config = ConfigDict(extra="ignore")
@@ -90,8 +91,7 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
             waiting.remove(message.tool_call_id)
         elif waiting:
             break
-        said = message.content is not None or (message.role == "assistant" and message.refusal is not None)
-        if not said and not message.tool_calls:
+        if message.content is None and message.role != "assistant":  # whose answer may have been of nothing
             raise InvalidRequest("Invalid value for 'content': expected a string, got null.", f"messages.[{number}]")
         if message.tool_calls:
             if message.role != "assistant":

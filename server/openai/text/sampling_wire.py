@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from adapters.manifest import SamplingDefaults
 from server.generation import InvalidRequest, Sampling
-from server.openai.text.structure import AnyObject
+from server.openai.text.structure import AnySchema
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
@@ -37,7 +37,7 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    json_: AnyObject | str | None = Field(default=None, alias="json")
+    json_: AnySchema | str | None = Field(default=None, alias="json")
     regex: str | None = None
     choice: list[str] | None = Field(default=None, min_length=1)
     grammar: str | None = None
@@ -79,7 +79,7 @@ class TextRequest(VllmFields):
     user: str | None = None
     metadata: Metadata | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: AnyObject | str | None = None
+    guided_json: AnySchema | str | None = None
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
     guided_grammar: str | None = None

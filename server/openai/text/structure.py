@@ -3,8 +3,11 @@
 import json
 import math
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+
+from training.wire import Description, WithoutNulls
 
 BEST_EFFORT = "Answer with a JSON object that follows this JSON schema:\n"
 MAX_DEPTH = 64  # vLLM's; OpenAI's is 10
@@ -22,33 +25,61 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"objects and arrays are nested more than {MAX_DEPTH} levels deep")
 
 
+def _referring(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, each of its `$ref`s ending somewhere: one that ends in itself would kill the answer on its way."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        at = waiting.pop()
+        waiting += at.values() if isinstance(at, dict) else at if isinstance(at, list) else ()
+        seen: list[str] = []
+        while isinstance(at, dict) and isinstance(reference := at.get("$ref"), str) and reference.startswith("#"):
+            if reference in seen:
+                raise ValueError(f"the $ref {reference!r} leads to itself and nowhere else")
+            seen.append(reference)
+            at = _referred(schema, reference)
+    return schema
+
+
+def _referred(schema: Any, reference: str) -> Any:
+    """What a JSON pointer (RFC 6901) in a URL's fragment points at."""
+    at = schema
+    for part in unquote(reference.removeprefix("#")).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        try:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(f"the $ref {reference!r} names nothing in the schema") from None
+    return at
+
+
 AnyObject = Annotated[dict[str, Any], AfterValidator(_plain)]  # any object that can be written again
+AnySchema = Annotated[AnyObject, AfterValidator(_referring)]
 
 
-class Text(BaseModel):
+class Text(Description):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObject(BaseModel):
+class JsonObject(Description):
     """Some JSON object."""
 
     type: Literal["json_object"]
 
 
-class Schema(BaseModel):
+class Schema(WithoutNulls):
     """A named JSON schema; `strict` holds the answer to it."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    value: AnyObject | None = Field(default=None, alias="schema")
+    value: AnySchema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(WithoutNulls):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"]

@@ -2,27 +2,28 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from server.generation import InvalidRequest, Tools
-from server.openai.text.structure import AnyObject
+from server.openai.text.structure import AnySchema
+from training.wire import WithoutNulls
 
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
 MAX_TOOLS = 128  # OpenAI's
 
 
-class Function(BaseModel):
+class Function(WithoutNulls):
     """A function the model may call; `parameters` is a JSON schema."""
 
     model_config = ConfigDict(extra="ignore")
 
     name: Annotated[str, Field(pattern=NAME)]
     description: str | None = None
-    parameters: AnyObject | None = None
+    parameters: AnySchema | None = None
     strict: bool | None = None
 
 
-class Tool(BaseModel):
+class Tool(WithoutNulls):
     """A tool; only functions are known."""
 
     model_config = ConfigDict(extra="ignore")
@@ -31,27 +32,27 @@ class Tool(BaseModel):
     function: Function
 
 
-class FunctionName(BaseModel):
+class FunctionName(WithoutNulls):
     """A function by its name."""
 
     name: str
 
 
-class NamedTool(BaseModel):
+class NamedTool(WithoutNulls):
     """The one tool to be called, or one of those allowed."""
 
     type: Literal["function"]
     function: FunctionName
 
 
-class AllowedTools(BaseModel):
+class AllowedTools(WithoutNulls):
     """Which of the tools may be called this time."""
 
     mode: Literal["auto", "required"]
     tools: list[NamedTool]
 
 
-class AllowedToolsChoice(BaseModel):
+class AllowedToolsChoice(WithoutNulls):
     """A choice among some of the tools."""
 
     type: Literal["allowed_tools"]

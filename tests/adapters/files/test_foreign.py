@@ -138,3 +138,24 @@ def test_another_base_is_refused(tiny_base: BaseModel, make_adapter: MakeAdapter
     folder = make_adapter(tiny_base, config={"base_model_name_or_path": "unsloth/tiny-2-bnb-4bit"})
     with pytest.raises(InvalidAdapter, match="base_model_name_or_path"):
         check(folder, tiny_base, Limits(max_rank=16))
+
+
+@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "lm_head.weight", "model.embed_tokens.base_layer.weight"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_copies_of_the_bases_embeddings_are_left_out(
+    key: str, dtype: torch.dtype, tiny_base: BaseModel, make_adapter: MakeAdapter
+) -> None:
+    folder = make_adapter(tiny_base)
+    lora = load_file(folder / WEIGHTS)
+    module = "lm_head" if "lm_head" in key and "lm_head" in tiny_base.shapes else "model.embed_tokens"
+    own = load_file(next(tiny_base.path.glob("*.safetensors")))[f"{module}.weight"].to(dtype)
+    save_file({**lora, PREFIX + key: own}, folder / WEIGHTS)
+    adopt(folder, tiny_base)
+    assert load_file(folder / WEIGHTS).keys() == lora.keys()
+    check(folder, tiny_base, Limits(16))
+
+    for changed in (own + 1, torch.cat([own, own[:2]])):
+        save_file({**lora, PREFIX + key: changed}, folder / WEIGHTS)
+        adopt(folder, tiny_base)
+        with pytest.raises(InvalidAdapter, match="save_embedding_layers=False"):
+            check(folder, tiny_base, Limits(16))

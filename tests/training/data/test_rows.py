@@ -171,12 +171,14 @@ def test_pairs_lose_nothing_either(change: Any, complaint: str) -> None:
 
 def test_fields_that_nothing_reads_are_told_of() -> None:
     named = {"messages": [{**USER, "name": "Ann"}, {**ANSWER, "reasoning_content": "hm"}], "source": "crm", "tools": []}
-    assert row(named).unread == ("messages[].name", "messages[].reasoning_content", "source")
+    assert row(named).unread == ("messages[].reasoning_content", "source")
     assert row({"prompt": "a", "completion": "b", "input": "c"}).unread == ("input",)
     pair = row({**PAIR, "id": 5, "input": {"messages": [{**USER, "name": "Ann"}], "lang": "en"}}, "dpo")
     assert isinstance(pair, Pair)
-    assert pair.unread == ("id", "input.lang", "messages[].name")
-    assert row({"messages": [{**USER, "name": "Ann"}], "anything": 1}, "reinforcement").unread == ("messages[].name",)
+    assert pair.unread == ("id", "input.lang")
+    assert row({"messages": [{**USER, "name": "Ann"}], "anything": 1}, "reinforcement").unread == ()
+    with pytest.raises(ValueError, match=r"messages\[0\].name is 5; expected a text"):
+        row({"messages": [{**USER, "name": 5}, ANSWER]})
 
 
 def test_empty_system_and_tool_turns_are_taken() -> None:
