@@ -1,10 +1,15 @@
 """The base model as adapters see it: its name and the shape of each weight an adapter can sit on."""
 
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters.base_names import named, same_weights
 from adapters.files.tensors import headers
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,8 @@ class BaseModel:
     Attributes:
         name: served name, the second field of `ft:` names.
         path: folder with `config.json`, safetensors and tokenizer.
-        shapes: module name -> (out_features, in_features) of its two-dimensional weight, embeddings included.
+        shapes: module name -> (out_features, in_features) of its two-dimensional weight, embeddings included. Layers
+            that only predict further tokens (MTP) are left out, as transformers and vLLM load none.
     """
 
     name: str
@@ -33,13 +39,27 @@ class BaseModel:
         files = sorted(path.glob("*.safetensors"))
         if not files:
             raise FileNotFoundError(f"{path} holds no *.safetensors; convert the model's weights to safetensors first")
+        layers = _layers(path / "config.json")
         shapes: dict[str, tuple[int, int]] = {}
         for file in files:
             for tensor, entry in headers(file).items():
-                if tensor.endswith(".weight") and len(entry["shape"]) == 2:
+                if tensor.endswith(".weight") and len(entry["shape"]) == 2 and _is_loaded(tensor, layers):
                     shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
         return cls(name or named(str(path)), path, shapes)
 
     def is_named(self, name: str) -> bool:
         """Whether a name that a trainer wrote means these weights, whatever its folder, owner and quantisation."""
         return same_weights(name, self.name) or name.rstrip("/") == str(self.path)
+
+
+def _layers(config: Path) -> int | None:
+    """How many layers the model has; None where its config does not say."""
+    content: dict[str, Any] = json.loads(config.read_bytes())
+    count = (content.get("text_config") or content).get("num_hidden_layers")
+    return count if isinstance(count, int) else None
+
+
+def _is_loaded(tensor: str, layers: int | None) -> bool:
+    number = _LAYER.search(tensor)
+    beyond = layers is not None and number is not None and int(number[1]) >= layers
+    return not beyond and not any(part.startswith("mtp") for part in tensor.split("."))

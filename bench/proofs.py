@@ -82,11 +82,11 @@ def record(name: str, *, passed: bool, seconds: float, when: str, figures: dict[
         figures: what was measured, JSON values.
     """
     results = _results()
+    changed = _git("status", "--porcelain", "--", ".", *OWN)
     results[name] = {
         "passed": passed,
         "date": when,
-        "commit": _git("rev-parse", "--short=12", "HEAD").strip()
-        + ("+" if _git("status", "--porcelain", "--", ".", *OWN) else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else ""),
         "seconds": round(seconds),
         "code_sha256": digest(PROOFS[name].proves),
         "figures": figures,

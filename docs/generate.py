@@ -73,9 +73,8 @@ that is mixed into the training data against forgetting; 0 turns it off.
 DIFFERENCES = """# Differences from OpenAI
 
 Written by `python docs/generate.py` from the table by which the server refuses (`server/openai/differences.py`). A
-field that OpenAI documents and that is not here does what OpenAI says. Null means absent everywhere. A field of a
-request that nobody documents is refused by its name, as OpenAI does; within messages, tools and other objects of a
-conversation it is ignored, for people send back what other servers answered.
+field that OpenAI documents and that is not here does what OpenAI says. Null means absent everywhere. Fields that nobody
+documents are ignored.
 
 - **Text.** Half a surrogate pair (`"\\ud83d"`, an emoji that somebody cut in two) and NUL become U+FFFD as a request
   comes in, in bodies and in URLs. Everything else is kept as it is.

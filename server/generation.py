@@ -46,13 +46,6 @@ class Unsupported(InvalidRequest):
         super().__init__(f"'{field}' is not supported by this server; leave it out. {why}".strip(), field)
 
 
-class UnknownParameter(InvalidRequest):
-    """A field that nobody documents: a slip, or another server's; OpenAI refuses it too."""
-
-    def __init__(self, field: str, meant: str | None = None) -> None:
-        super().__init__(f"Unknown parameter: '{field}'." + (f" Did you mean '{meant}'?" if meant else ""), field)
-
-
 class AdapterLoadFailed(EngineError, RuntimeError):
     """The engine refused an adapter that had passed validation."""
 

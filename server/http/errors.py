@@ -34,7 +34,6 @@ from server.generation import (
     ContextLengthExceeded,
     EngineUnavailable,
     InvalidRequest,
-    UnknownParameter,
     Unsupported,
 )
 from server.http import wording
@@ -102,7 +101,6 @@ TABLE: dict[type[Exception], Answer] = {
     TemplateError: Answer(400, code="invalid_messages", param="messages"),
     ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
     Unsupported: Answer(400, code="unsupported_parameter"),
-    UnknownParameter: Answer(400, code="unknown_parameter"),
     InvalidRequest: Answer(400),
     AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
     EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),

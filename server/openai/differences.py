@@ -4,14 +4,11 @@ A field that OpenAI documents is used (the wire types have it), or stands here. 
 where a field is in neither; docs/differences.md is written from this table.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from server.generation import UnknownParameter, Unsupported
-
-CLOSE = 0.8  # difflib's ratio from which two names are likely the same, one of them mistyped
+from server.generation import Unsupported
 
 
 @dataclass(frozen=True)
@@ -156,14 +153,18 @@ ELSEWHERE: dict[str, Table] = {  # another endpoint's fields, sent to the wrong 
         "echo": Refused("A field of `/v1/completions`.", (False,)),
         "best_of": Refused("A field of `/v1/completions`.", (1,)),
         "suffix": Refused("A field of `/v1/completions`."),
+        "max_output_tokens": Refused("Its name is `max_completion_tokens` here."),
         "add_special_tokens": Refused("The chat template has put them in.", (False,)),
     },
     "completions": {
+        "max_completion_tokens": Refused("Its name is `max_tokens` here."),
         "add_special_tokens": Refused("Send token ids to choose them.", (True,)),
     },
     "responses": {
         "logprobs": Refused("Ask with `include` or `top_logprobs`.", (False,)),
         "max_tokens": Refused("Its name is `max_output_tokens` here."),
+        "max_completion_tokens": Refused("Its name is `max_output_tokens` here."),
+        "response_format": Refused("Its place is `text.format` here."),
         "messages": Refused("Its name is `input` here."),
         "n": Refused("One answer a request.", (1,)),
     },
@@ -176,17 +177,15 @@ ENDPOINTS: dict[str, tuple[str, Table]] = {
 }
 
 
-def refuse(endpoint: str, body: Mapping[str, Any], used: Collection[str]) -> None:
-    """Refuse the first field that asks for what cannot be done here.
+def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
+    """Refuse the first field that asks for what cannot be done here; those that nobody documents are ignored.
 
     Args:
         endpoint: a key of `ENDPOINTS`.
         body: the request as it was sent.
-        used: the fields of the endpoint's wire type.
 
     Raises:
         Unsupported: the table refuses it.
-        UnknownParameter: nobody knows it; without a value it asks for nothing.
     """
     vllm = {} if endpoint == "embeddings" else VLLM
     table = {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}
@@ -195,10 +194,6 @@ def refuse(endpoint: str, body: Mapping[str, Any], used: Collection[str]) -> Non
             for place, value in _values(body, path.split(".")):
                 if not entry.takes(value):
                     raise Unsupported(place, entry.why)
-    known = {*used, *(path.partition(".")[0].removesuffix("[]") for path in table)}
-    for name, value in body.items():
-        if value is not None and name not in known:
-            raise UnknownParameter(name, next(iter(get_close_matches(name, sorted(used), 1, CLOSE)), None))
 
 
 def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:

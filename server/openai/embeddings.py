@@ -38,7 +38,7 @@ class EmbeddingRequest(BaseModel):
 @router.post("/v1/embeddings")
 async def create(body: EmbeddingRequest, request: Request, use: Use, caller: Caller) -> dict[str, Any]:
     """Embed texts."""
-    differences.refuse("embeddings", await request.json(), EmbeddingRequest.model_fields)
+    differences.refuse("embeddings", await request.json())
     if body.model != use.embedder.name:
         raise AdapterNotFound(body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input

@@ -19,7 +19,7 @@ class Spawner:
 
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._limit_seconds = limit_seconds
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the spawner lives)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training", "--wait"],
             stdin=subprocess.PIPE,

@@ -45,9 +45,12 @@ def present(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unread(messages: Any) -> set[str]:
-    """The keys of messages that no template is given."""
+    """The keys of messages that have no effect: no template is given them, and only assistants' turns are trained."""
     turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    return {f"messages[].{key}" for turn in turns for key, value in turn.items() if key not in _READ and value}
+    found = {f"messages[].{key}" for turn in turns for key, value in turn.items() if key not in _READ and value}
+    if any(turn.get("weight") and turn.get("role") != "assistant" for turn in turns):
+        found.add("messages[].weight of turns that are not the assistant's")
+    return found
 
 
 def read(row: dict[str, Any], name: str, place: str = "") -> tuple[Message, ...]:
@@ -122,8 +125,6 @@ def _trained(message: dict[str, Any], role: str, where: str) -> bool:
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise ValueError(f"{where}.weight is {quoted(weight)}; expected 0 or 1")
-    if role != "assistant" and message.get("weight"):
-        raise ValueError(f"{where}.weight is 1 at a turn of the role {role!r}; only the assistant's turns are trained")
     return role == "assistant" and weight == 1
 
 

@@ -104,7 +104,6 @@ _FORMS = {
     "completion": ("prompt", "system"),
     "output": ("instruction", "input", "system"),
 }
-_WITHOUT_EFFECT = ("response_format", "tool_choice")  # OpenAI's, in requests
 
 
 def _example(given: dict[str, Any], line: int) -> Example:
@@ -114,9 +113,6 @@ def _example(given: dict[str, Any], line: int) -> Example:
     if len(forms) > 1:
         raise ValueError(f"it has both {forms[0]!r} and {forms[1]!r}; one of them would be lost, keep one")
     form = forms[0]
-    for key in _WITHOUT_EFFECT:
-        if row.get(key):
-            raise ValueError(f"{key} has no effect in training; leave it out")
     if form == "completion":
         chat = {"messages": _turns(row, "prompt", row.get("prompt"), row["completion"])}
     elif form == "output":

@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/responses")
 @router.post("")
 async def create(body: wire.ResponseRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Answer, and keep the answer unless `store` is false."""
-    differences.refuse("responses", await request.json(), wire.ResponseRequest.model_fields)
+    differences.refuse("responses", await request.json())
     body.check()
     own = body.items()
     before = await asyncio.to_thread(use.responses.conversation, body.previous_response_id)

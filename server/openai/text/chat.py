@@ -29,7 +29,7 @@ router = APIRouter()
 @router.post("/v1/chat/completions")
 async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Answer a conversation."""
-    differences.refuse("chat", await request.json(), wire.ChatRequest.model_fields)
+    differences.refuse("chat", await request.json())
     body.check()
     tools = body.callable_tools()
     turns = messages.with_instruction(

@@ -82,7 +82,7 @@ class CompletionRequest(TextRequest):
 @router.post("/v1/completions")
 async def create(body: CompletionRequest, request: Request, use: Use, caller: Caller) -> Response:
     """Continue a text."""
-    differences.refuse("completions", await request.json(), CompletionRequest.model_fields)
+    differences.refuse("completions", await request.json())
     body.check_stream()
     if body.best_of and body.best_of != (body.n or 1):
         raise InvalidRequest("'best_of' is not supported by this server; leave it out, or ask for 'n'", "best_of")

@@ -55,11 +55,9 @@ def test_echo_and_logprobs_score_a_text(client: openai.OpenAI) -> None:
     ("change", "param"),
     [
         ({"suffix": "the end"}, "suffix"),
-        ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [999_999]}, "prompt"),
         ({"best_of": 3}, "best_of"),
-        ({"max_tokens": 0}, "max_tokens"),
         ({"prompt": "word " * 20_000}, "prompt"),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_is_refused_is_not_used_and_says_why(endpoint: str) -> None:
 def test_a_field_deep_within_is_refused_with_its_place() -> None:
     body = {"tools": [{}, {"defer_loading": False}, {"defer_loading": True}], "input": "x"}
     with pytest.raises(Unsupported) as raised:
-        differences.refuse("responses", body, ResponseRequest.model_fields)
+        differences.refuse("responses", body)
     assert raised.value.param == "tools.2.defer_loading"
     assert "shown every function" in str(raised.value)
 

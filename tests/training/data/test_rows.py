@@ -106,11 +106,6 @@ LOST: dict[str, tuple[Any, str]] = {
     ),
     "row's functions": ({"messages": [USER, ANSWER], "functions": [{"name": "f"}]}, "functions"),
     "row's function_call": ({"messages": [USER, ANSWER], "function_call": "auto"}, "function_call"),
-    "functions beside a prompt": (
-        {"prompt": "a", "completion": "b", "response_format": {"type": "text"}},
-        "response_format",
-    ),
-    "tool_choice": ({"messages": [USER, ANSWER], "tool_choice": "auto"}, "tool_choice has no effect"),
     "image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ANSWER]},
         r"content\[0\] is of type 'image_url'",
@@ -122,7 +117,6 @@ LOST: dict[str, tuple[Any, str]] = {
     "sound": (answered(audio={"id": "a"}), r"messages\[1\].audio"),
     "refusal beside content": (answered(refusal="no"), "refusal stands beside"),
     "a user's refusal": ({"messages": [{"role": "user", "content": None, "refusal": "no"}, ANSWER]}, "refusal"),
-    "a user's weight": ({"messages": [{**USER, "weight": 1}, ANSWER]}, "only the assistant's turns are trained"),
     "weight of a word": (answered(weight="1"), "expected 0 or 1"),
     "call id at a user": ({"messages": [{**USER, "tool_call_id": "c1"}, ANSWER]}, "only the role 'tool'"),
     "result without its call": ({"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]}, "tool_call_id is None"),
@@ -173,6 +167,9 @@ def test_fields_that_nothing_reads_are_told_of() -> None:
     named = {"messages": [{**USER, "name": "Ann"}, {**ANSWER, "reasoning_content": "hm"}], "source": "crm", "tools": []}
     assert row(named).unread == ("messages[].reasoning_content", "source")
     assert row({"prompt": "a", "completion": "b", "input": "c"}).unread == ("input",)
+    requested = {"messages": [{**USER, "weight": 1}, {**ANSWER, "weight": 1}], "tool_choice": "auto"}
+    weight = "messages[].weight of turns that are not the assistant's"
+    assert row({**requested, "response_format": {"type": "text"}}).unread == (weight, "response_format", "tool_choice")
     pair = row({**PAIR, "id": 5, "input": {"messages": [{**USER, "name": "Ann"}], "lang": "en"}}, "dpo")
     assert isinstance(pair, Pair)
     assert pair.unread == ("id", "input.lang")
