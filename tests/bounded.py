@@ -21,7 +21,7 @@ from types import FrameType
 
 import psutil
 
-RUNNING_VARIABLE = "TUNEPORT_RUNNING_TEST"  # a file: conftest.py keeps the running test's name in it
+RUNNING_VARIABLE = "TUNEPORT_RUNNING_TESTS"  # a folder: conftest.py keeps the running tests' names there
 # Engines, trainers and tests share few cores, where CI's machine has several runs with others': OpenMP's threads that
 # wait awake for each other then take 25 times as long (training/__main__.py).
 CROWDED = {"GOMP_SPINCOUNT": "1000"}
@@ -37,32 +37,33 @@ def run(seconds: float, command: Sequence[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(sign, _interrupted)
+    what = " ".join(command)
     with tempfile.TemporaryDirectory() as folder:
-        running = Path(folder) / "test"
-        running.touch()
-        environment = {**CROWDED, **os.environ, RUNNING_VARIABLE: str(running)}
+        environment = {**CROWDED, **os.environ, RUNNING_VARIABLE: folder}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             status = _wait(process, seconds)
         except subprocess.TimeoutExpired:
-            where = running.read_text() or "its start"
-            print(
-                f"\nSTOPPED: {' '.join(command)} still ran after {seconds:.0f} s, at {where}",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"\nSTOPPED after {seconds:.0f} s at {_running(folder)}: {what}", file=sys.stderr, flush=True)
             process.send_signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STACKS_SECONDS)
             return DEADLINE_PASSED
         except KeyboardInterrupt:
-            print(f"\nINTERRUPTED at {running.read_text() or 'its start'}", file=sys.stderr, flush=True)
+            print(f"\nINTERRUPTED at {_running(folder)}: {what}", file=sys.stderr, flush=True)
             return 128 + signal.SIGTERM
         finally:
             left = _end_all()
     for line in left:
         print(f"LEFT BEHIND: {line}", file=sys.stderr)
     return status or (LEFT_BEHIND if left else 0)
+
+
+def _running(folder: str) -> str:
+    """The tests that run, of each process the last that it began."""
+    files = sorted(Path(folder).iterdir())
+    workers = [file for file in files if file.name != "main"]  # the main process repeats what they begin
+    return ", ".join(file.read_text() for file in workers or files) or "its start"
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:

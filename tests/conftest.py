@@ -12,25 +12,32 @@ from adapters.base import BaseModel
 from tests.bounded import RUNNING_VARIABLE
 
 ROOT = Path(__file__).parents[1]
+E2E = ROOT / "tests" / "e2e"
 MakeAdapter = Callable[..., Path]
 # For tests whose fixtures train or start an engine: three times what they take on two quiet cores.
 FIXTURE_SECONDS = {"job": 500, "mistreated": 300, "running": 300, "stock": 300, "spawner": 240}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with slow fixtures their time, and put those that end a server behind all others."""
+    """Give tests with slow fixtures their time, and put them in order.
+
+    Where two processes share the work (`make test`), one has the end-to-end tests, which share servers and come first,
+    for they are half of it; of the others a file stays together. Tests that end a server come behind all others.
+    """
     for item in items:
+        end_to_end = E2E in item.path.parents
+        item.add_marker(pytest.mark.xdist_group("e2e" if end_to_end else str(item.path)))
         if item.get_closest_marker("timeout") is None and isinstance(item, pytest.Function):
             slow = [seconds for name, seconds in FIXTURE_SECONDS.items() if name in item.fixturenames]
             if slow:
                 item.add_marker(pytest.mark.timeout(max(slow)))
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    items.sort(key=lambda item: (E2E not in item.path.parents, item.get_closest_marker("last") is not None))
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Say which test runs, for the one who ends a run that takes too long (tests/bounded.py)."""
-    if path := os.environ.get(RUNNING_VARIABLE):
-        Path(path).write_text(nodeid)
+    if folder := os.environ.get(RUNNING_VARIABLE):
+        (Path(folder) / os.environ.get("PYTEST_XDIST_WORKER", "main")).write_text(nodeid)
 
 
 class Folders(Protocol):
