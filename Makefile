@@ -15,7 +15,7 @@ demo: setup  ## JSONL -> LoRA -> ft: model -> Python and Java, before your eyes
 	@$(RUN) python -m demo
 
 test: setup $(MODEL)  ## unit and end-to-end tests on the real engine, and the Java tests: a quarter of an hour
-	@$(RUN) python tests/bounded.py $(TEST_SECONDS) pytest --numprocesses 2 --dist loadgroup
+	@$(RUN) python tests/bounded.py $(TEST_SECONDS) pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 prove: setup $(MODEL)  ## the long proofs: hours; writes bench/results/proofs.json and docs/proofs.md
 	@$(RUN) python tests/bounded.py $(PROVE_SECONDS) pytest tests/proofs

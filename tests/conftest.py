@@ -7,31 +7,48 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from adapters.base import BaseModel
 from tests.bounded import RUNNING_VARIABLE
 
 ROOT = Path(__file__).parents[1]
-E2E = ROOT / "tests" / "e2e"
+TESTS = ROOT / "tests"
+LONG_FIRST = ("e2e", "bench", "training", "server")
 MakeAdapter = Callable[..., Path]
 # For tests whose fixtures train or start an engine: three times what they take on two quiet cores.
 FIXTURE_SECONDS = {"job": 500, "mistreated": 300, "running": 300, "stock": 300, "spawner": 240}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with slow fixtures their time, and put them in order.
+class Sharing(LoadScopeScheduling):
+    """How two processes share the tests (`make test`): one has the end-to-end tests, which share servers.
 
-    Where two processes share the work (`make test`), one has the end-to-end tests, which share servers and come first,
-    for they are half of it; of the others a file stays together. Tests that end a server come behind all others.
+    They come first, for they are half of the work; of the others a file stays together, long ones first.
     """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+    """xdist's hook."""
+    return Sharing(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with slow fixtures their time, and put them in order: those that end a server last of theirs."""
     for item in items:
-        end_to_end = E2E in item.path.parents
-        item.add_marker(pytest.mark.xdist_group("e2e" if end_to_end else str(item.path)))
         if item.get_closest_marker("timeout") is None and isinstance(item, pytest.Function):
             slow = [seconds for name, seconds in FIXTURE_SECONDS.items() if name in item.fixturenames]
             if slow:
                 item.add_marker(pytest.mark.timeout(max(slow)))
-    items.sort(key=lambda item: (E2E not in item.path.parents, item.get_closest_marker("last") is not None))
+    items.sort(key=lambda item: (_turn(item), item.get_closest_marker("last") is not None))
+
+
+def _turn(item: pytest.Item) -> int:
+    folder = item.path.relative_to(TESTS).parts[0]
+    return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

@@ -56,6 +56,7 @@ class Running:
 def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("allowed")
     settings = {"max_cpu_loras": str(MAX_CPU_LORAS), "max_adapter_bytes": str(64 * 1024**2), "max_loras": "4"}
+    settings["kv_cache_bytes"] = str(1024**3)  # of the sixth of memory that it takes by itself; three engines run here
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_PLUGINS", "")  # as somebody might have it; ours must be loaded all the same
         with serve(smollm2, tmp_path_factory.mktemp("data"), "--adapter-root", str(root), **settings) as server:
