@@ -15,20 +15,23 @@ from tests.bounded import RUNNING_VARIABLE
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 LONG_FIRST = ("e2e", "bench", "training", "server")
+MISTREATED = ("test_alive", "test_export", "test_platform")  # end-to-end tests of the second server
 MakeAdapter = Callable[..., Path]
 # For tests whose fixtures train or start an engine: three times what they take on two quiet cores.
 FIXTURE_SECONDS = {"job": 500, "mistreated": 300, "running": 300, "stock": 300, "spawner": 240}
 
 
 class Sharing(LoadScopeScheduling):
-    """How two processes share the tests (`make test`): one has the end-to-end tests, which share servers.
+    """How two processes share the tests (`make test`): end-to-end tests of one server stay together and come first.
 
-    They come first, for they are half of the work; of the others a file stays together, long ones first.
+    Of the others a file stays together, long ones first.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "e2e" if file.startswith("tests/e2e/") else file
+        if not file.startswith("tests/e2e/"):
+            return file
+        return "mistreated" if Path(file).stem in MISTREATED else "running"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:

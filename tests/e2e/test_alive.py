@@ -102,7 +102,7 @@ def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
 
     async def check() -> None:
         client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120)
-        running = asyncio.Semaphore(0)
+        streaming = [asyncio.Event() for _ in range(16)]
 
         async def plain(model: str) -> str | None:
             with pytest.raises(openai.InternalServerError) as refused:
@@ -110,21 +110,21 @@ def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
             assert refused.value.status_code == 503
             return refused.value.code
 
-        async def stream(model: str) -> str | None:
+        async def stream(model: str, begun: asyncio.Event) -> str | None:
             chunks = await client.chat.completions.create(model=model, max_tokens=2000, stream=True, **ENDLESS)
 
             async def read() -> None:
                 async for _ in chunks:
-                    running.release()
+                    begun.set()
 
             with pytest.raises(openai.APIError) as broken:
                 await read()
             return broken.value.code
 
-        requests = [asyncio.create_task(ask(name)) for ask in (plain, stream) for name in NAMES * 8]
+        requests = [asyncio.create_task(plain(name)) for name in NAMES * 8]
+        requests += [asyncio.create_task(stream(*one)) for one in zip(NAMES * 8, streaming, strict=True)]
         async with asyncio.timeout(60):
-            for _ in range(32):
-                await running.acquire()
+            await asyncio.gather(*(begun.wait() for begun in streaming))
         victim.kill()
         async with asyncio.timeout(30):
             assert await asyncio.gather(*requests) == ["engine_unavailable"] * 32

@@ -10,50 +10,43 @@ from typing import Any, cast
 import httpx
 import openai
 import pytest
+import torch
 from openai.types.fine_tuning import FineTuningJob
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from adapters import template
 from adapters.base import BaseModel
 from demo import base, finetune
-from demo.server import Server
 from demo.tasks import TICKETS
 from tests import processes
 from tests.conftest import MakeAdapter
 from tests.e2e import java
 from tests.e2e.conftest import Running
-from tests.e2e.test_alive import upload
 from tests.inprocess import InProcess, in_process
 from tests.scripted import ScriptedEngine
 
 OLD_NAME = "ft:gpt-3.5-turbo-0613:my-org:custom-model-v1"
-EXPORTED_NAME = "ft:tiny:test:jvm:1"
+TOKENS = 100
 QUESTIONS = ("Tell me a long story of the sea.", "Where is Bonna?", "Name a fruit.")
 
 
 @pytest.fixture
-def exported(
-    mistreated: Server, tiny: Path, tiny_base: BaseModel, make_adapter: MakeAdapter, tokenizer: Any, tmp_path: Path
-) -> Path:
-    """A tiny tuned model as ONNX, and beside it what the server, in fp32 as well, says with it."""
-    upload(mistreated, EXPORTED_NAME, make_adapter(tiny_base, seed=60, scale=0.2)).raise_for_status()
-    command = [sys.executable, "-m", "server.cli", "export", EXPORTED_NAME, str(tmp_path / "onnx"), "--format", "onnx"]
-    flags = ["--base", str(tiny), "--data-dir", str(mistreated.log.parent)]
-    done = processes.run([*command, *flags], limit_seconds=150)
+def exported(tiny: Path, tiny_base: BaseModel, make_adapter: MakeAdapter, tokenizer: Any, tmp_path: Path) -> Path:
+    """A tiny tuned model as ONNX, and beside it what transformers and PEFT say with it, in fp32 as well."""
+    adapter = make_adapter(tiny_base, seed=60, scale=0.2)
+    command = [sys.executable, "-m", "server.cli", "export", str(adapter), str(tmp_path / "onnx"), "--format", "onnx"]
+    done = processes.run([*command, "--base", str(tiny)], limit_seconds=150)
     assert done.returncode == 0, done.stderr
-    client = openai.OpenAI(base_url=mistreated.base_url, api_key=mistreated.api_key)
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(adapter)).eval()
     references: list[dict[str, Any]] = []
     for question in QUESTIONS:
         messages: Any = [{"role": "user", "content": question}]
-        answer = client.chat.completions.create(model=EXPORTED_NAME, messages=messages, temperature=0, max_tokens=100)
-        assert answer.usage
-        references.append(
-            {
-                "messages": messages,
-                "prompt": template.render(tokenizer, messages, generation_prompt=True),
-                "answer": answer.choices[0].message.content,
-                "tokens": answer.usage.completion_tokens,
-            }
-        )
+        prompt = template.render(tokenizer, messages, generation_prompt=True)
+        ids = torch.tensor([template.encode(tokenizer, prompt)])
+        answer = model.generate(input_ids=ids, max_new_tokens=TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
+        text = tokenizer.decode(answer, skip_special_tokens=True)
+        references.append({"messages": messages, "prompt": prompt, "answer": text, "tokens": len(answer)})
     (tmp_path / "reference.json").write_text(json.dumps(references))
     return tmp_path / "onnx"
 
