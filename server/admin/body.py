@@ -17,14 +17,5 @@ class Body(BaseModel):
 
 
 def without_nulls(given: Any) -> Any:
-    """An object without the fields that are null; anything else as it is.
-
-    Half of a surrogate pair in a key is written out, for the key may stand in an answer, which is UTF-8.
-    """
-    if isinstance(given, dict):
-        return {_written_out(key): value for key, value in given.items() if value is not None}
-    return given
-
-
-def _written_out(key: str) -> str:
-    return key.encode("utf-8", "backslashreplace").decode()
+    """An object without the fields that are null; anything else as it is."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given

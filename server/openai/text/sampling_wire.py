@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from adapters.manifest import SamplingDefaults
 from server.generation import InvalidRequest, Sampling
 from server.openai.text.structure import AnySchema
+from server.openai.wire import Metadata
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
@@ -15,9 +16,6 @@ MAX_INTEGER = 2**31 - 1
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
 
 
 def _few(biases: Any) -> Any:
