@@ -64,10 +64,10 @@ CHAT: Table = {
     "messages[].role": Narrower("All but `function`, which `tool` has replaced."),
     "messages[].content[]": Narrower("Text and refusals; the models understand no images, sound or files."),
     "messages[].content[].prompt_cache_breakpoint": Taken("The cache needs no advice."),
-    "messages[].name": Narrower("Given to the model's chat template; most show no names to the model."),
+    "messages[].name": Taken("The model's chat template gets it; most show no names to the model."),
     "messages[].audio": Refused("The models understand text only."),
     "messages[].function_call": Refused("`tool_calls` has replaced it."),
-    "messages[].tool_calls[].custom": Narrower("Calls of functions only."),
+    "messages[].tool_calls[]": Narrower("Calls of functions only."),
     "audio": Refused("The models speak text only."),
     "function_call": Refused("`tool_choice` has replaced it.", ("none", "auto")),
     "functions": Refused("`tools` has replaced it.", ([],)),
@@ -76,14 +76,15 @@ CHAT: Table = {
     "prediction": Taken("It only makes answers faster; the answer is the same."),
     "reasoning_effort": Refused("The models do not reason before they answer.", ("none",)),
     "store": Refused("Chat completions are not kept; `/v1/responses` keeps its own.", (False,)),
-    "tools[].custom": Narrower("Functions only."),
-    "tool_choice.custom": Narrower("Functions only."),
+    "tools[]": Narrower("Functions only."),
+    "tool_choice": Narrower("`none`, `auto`, `required`, a function, or some of the functions."),
     "verbosity": Refused("The models know no such wish; say it in a message.", ("medium",)),
     "web_search_options": Refused("The server searches nothing."),
 }
 COMPLETIONS: Table = {
     **STREAMS,
     "best_of": Narrower("As many as `n` only."),
+    "prompt": Narrower("1 to 2,048 prompts."),
     "suffix": Refused("The models write on, not in between.", ("",)),
 }
 RESPONSES: Table = {
@@ -96,6 +97,7 @@ RESPONSES: Table = {
     "conversation": Refused("`previous_response_id` continues a conversation."),
     "image": Taken("There are no images to compress."),
     "include": Narrower("`message.output_text.logprobs`, and `reasoning.encrypted_content`, of which there is none."),
+    "input": Narrower("Something: an empty list only beside `previous_response_id`."),
     "input[]": Narrower("Messages of text, function calls and their outputs."),
     "input[].async": Refused("Calls are answered in turn.", (False,)),
     "input[].caller": Refused("Functions are called by the model itself.", ({"type": "direct"},)),
@@ -123,6 +125,27 @@ EMBEDDINGS: Table = {
     "input": Narrower("Text; token ids are of another model's tokenizer."),
     "user": Taken("Embeddings are the same for every user."),
 }
+UPLOADS: Table = {
+    "filename": Narrower("Training data are named `*.jsonl`, batches too."),
+}
+BATCHES: Table = {
+    "endpoint": Narrower("The four that are served: chat completions, completions, responses, embeddings."),
+}
+
+
+def _graders(place: str) -> Table:
+    return {
+        f"{place}.graders": Narrower("All but `label_model`."),
+        f"{place}.input[].content": Narrower("Text only."),
+        f"{place}.evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
+    }
+
+
+JOBS: Table = {
+    "seed": Narrower("0 to 2,147,483,647."),
+    **_graders("method.reinforcement.grader"),
+}
+GRADERS: Table = _graders("grader")
 VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
     "use_beam_search": Refused("Not offered.", (False,)),
     "length_penalty": Refused("It belongs to beam search.", (1, 1.0)),
@@ -174,6 +197,11 @@ ENDPOINTS: dict[str, tuple[str, Table]] = {
     "completions": ("POST /v1/completions", COMPLETIONS),
     "responses": ("POST /v1/responses", RESPONSES),
     "embeddings": ("POST /v1/embeddings", EMBEDDINGS),
+    "uploads": ("POST /v1/uploads", UPLOADS),
+    "batches": ("POST /v1/batches", BATCHES),
+    "jobs": ("POST /v1/fine_tuning/jobs", JOBS),
+    "graders_run": ("POST /v1/fine_tuning/alpha/graders/run", GRADERS),
+    "graders_validate": ("POST /v1/fine_tuning/alpha/graders/validate", GRADERS),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapters import names
+from server.http.wording import told
 from server.openai.wire import Metadata
 from server.state.errors import InvalidState
 from training.job import Gate, Method, Preference, Reinforcement, Supervised, WandbIntegration
@@ -70,23 +71,16 @@ class JobRequest(Description):
                     f"method.{other} has no effect, for method.type is {kind!r}; leave it out, or change the type",
                     f"method.{other}",
                 )
-        place = f"method.{kind}" if self.method else ""
         content = dict(getattr(self.method, kind) or {}) if self.method else {}
         if kind == "reinforcement" and content.get("grader") is None:
             raise InvalidState("a reinforcement job needs a grader", "method.reinforcement.grader")
         old = _without_nulls(self.hyperparameters)
         if old:
-            place = place if content.get("hyperparameters") else ""
             content["hyperparameters"] = _joined(old, content.get("hyperparameters"), kind)
         try:
             return _METHODS[kind].model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            path = _path(first["loc"])
-            if path[:1] == ["hyperparameters"] and path[1:2] and path[1] in old:
-                place = ""  # it came at the top
-            param = ".".join([*([place] if place else []), *path])
-            raise InvalidState(f"{param}: {first['msg'].removeprefix('Value error, ')}", param) from None
+            raise _refused(error, content, ["method", kind] if self.method else [], old) from None
 
     def gate(self, default: Gate) -> Gate:
         """The server's thresholds, with those of the metadata over them.
@@ -98,12 +92,11 @@ class JobRequest(Description):
         try:
             gate = Gate.model_validate(default.model_dump() | given)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
+            labels = {f"{GATE}{name}": value for name, value in given.items()}
+            placed = [{**one, "loc": ("body", "metadata", f"{GATE}{one['loc'][0]}")} for one in error.errors()]
+            message, _, param = told(placed, {"metadata": labels})
             known = ", ".join(GATE + field for field in Gate.model_fields)
-            raise InvalidState(
-                f"metadata.{GATE}{name}: {first['msg']}; there are {known}", f"metadata.{GATE}{name}"
-            ) from None
+            raise InvalidState(f"{message.removesuffix('.')}; there are {known}", param) from None
         if gate.alias is not None:
             names.check(gate.alias)
         return gate
@@ -141,7 +134,18 @@ def _without_nulls(content: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _path(location: tuple[int | str, ...]) -> list[str]:
-    """A pydantic location without the names of union members, which are no part of the request."""
-    unions = ("int", "float", "constrained-int", "constrained-float", "literal['auto']")
-    return [str(part) for part in location if str(part) not in unions and "[" not in str(part)]
+def _refused(error: ValidationError, content: dict[str, Any], place: list[str], old: dict[str, Any]) -> InvalidState:
+    """What is wrong with a method's configuration, in the caller's words.
+
+    Args:
+        place: of the configuration in the request.
+        old: hyperparameters that came at the request's top.
+    """
+    first = error.errors()[0]["loc"]
+    if first[:1] == ("hyperparameters",) and first[1:2] and first[1] in old:
+        place = []
+    body: dict[str, Any] = content
+    for name in reversed(place):
+        body = {name: body}
+    message, _, param = told([{**one, "loc": ("body", *place, *one["loc"])} for one in error.errors()], body)
+    return InvalidState(message, param)

@@ -117,7 +117,7 @@ class ResponseRequest(TextRequest):
                 raise InvalidRequest(f"Missing required parameter: '{place}'.", place)
         for name in self.include or ():
             if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
-                raise Unsupported(f"include: {name}")
+                raise Unsupported("include", f"{name!r} is nothing that there is here.")
 
     def format(self) -> structure.Format | None:
         """What the answer must look like, as chat has it."""

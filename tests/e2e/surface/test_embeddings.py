@@ -6,6 +6,7 @@ import struct
 import openai
 import pytest
 
+from tests.contract.published import faults
 from tests.e2e.conftest import Running
 
 MODEL = "all-MiniLM-L6-v2"
@@ -27,6 +28,12 @@ def test_near_texts_have_near_vectors_in_both_encodings(client: openai.OpenAI, r
         body = {"model": MODEL, "input": texts[0], "encoding_format": "base64"}
         encoded = http.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
     assert struct.unpack("<384f", base64.b64decode(encoded)) == pytest.approx(cat, abs=1e-6)
+
+
+def test_every_valid_request_is_answered_or_refused_by_the_table(running: Running) -> None:
+    with running.http() as http:
+        found = faults("embeddings", http, {"model": (MODEL,)})
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,272 @@
+"""Requests that OpenAI's schema allows, sent to a server, and how it took them."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from server.generation import Sampling
+from server.openai.differences import ENDPOINTS, Narrower, Refused, Table, Taken
+from tests.contract.walk import PUBLISHED, TEXTS, Walk, under
+
+LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
+NAMED = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}, "strict": False}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+    "embeddings": "/v1/embeddings",
+    "uploads": "/v1/uploads",
+    "batches": "/v1/batches",
+    "jobs": "/v1/fine_tuning/jobs",
+    "graders_run": "/v1/fine_tuning/alpha/graders/run",
+    "graders_validate": "/v1/fine_tuning/alpha/graders/validate",
+}
+METRICS = ("fuzzy_match", "bleu", "gleu", "meteor", *(f"rouge_{n}" for n in (1, 2, 3, 4, 5, "l")), "cosine")
+GRADER = {
+    "evaluation_metric": METRICS,
+    "graders.evaluation_metric": METRICS,
+    "graders.name": ("x",),
+    "calculate_output": ("x",),
+    "source": ("def grade(sample, item):\n    return 1.0",),
+    "graders.source": ("def grade(sample, item):\n    return 1.0",),
+    "graders.range": ([0, 1],),
+    "range": ([0, 1],),
+}
+PREFERRED = {"grader": GRADER, "method.reinforcement.grader": GRADER}
+# Where prose asks for more than the schema does: names that match a pattern, formulas and programs that are such.
+NAMES = ("lookup", "a-Z_9" + "x" * 59)
+FIXED: dict[str, tuple[Any, ...]] = {
+    "tools[].function.name": NAMES,
+    "tools[].name": NAMES,
+    "response_format.json_schema.name": NAMES,
+    "text.format.name": NAMES,
+    "tool_choice.function.name": ("lookup",),
+    "tool_choice.name": ("lookup",),
+    "tool_choice.allowed_tools.tools[]": ({"type": "function", "function": {"name": "lookup"}},),
+    "tool_choice.tools[]": ({"type": "function", "name": "lookup"},),
+    "dimensions": (384, 1),
+    "seed": (0, 2**31 - 1, 2**63 - 1, -(2**63), None),
+    "stop": ("x", ["x"] * 4, TEXTS[1], None),
+    **{f"{place}.{name}": values for place, fields in PREFERRED.items() for name, values in fields.items()},
+}
+SHOWN = ("responses", "jobs", "batches", "uploads", "graders_validate")  # answer with what was sent
+TEXT = ("chat", "completions", "responses")
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {  # what a field needs beside it, by OpenAI's own rules
+    "chat": {
+        "top_logprobs": {"logprobs": True},
+        "stream_options": {"stream": True},
+        "tool_choice": {"tools": [LOOKUP]},
+        "parallel_tool_calls": {"tools": [LOOKUP]},
+    },
+    "completions": {"stream_options": {"stream": True}},
+    "responses": {"stream_options": {"stream": True}, "tool_choice": {"tools": [NAMED]}},
+}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request and its answer.
+
+    Attributes:
+        place: of the value that differs from the smallest request.
+        param: what the error names, written as a place; None: there is none.
+    """
+
+    place: str
+    body: dict[str, Any]
+    status: int
+    answer: Any
+
+    @property
+    def param(self) -> str | None:
+        """The error's `param` as places are written: `tools[].strict` for `tools.2.strict`."""
+        param = self.answer["error"]["param"] if self.status >= 400 else None
+        return None if param is None else re.sub(r"\.\[?\d+\]?(?=\.|$)", "[]", param)
+
+    @property
+    def message(self) -> str:
+        """The error's."""
+        return self.answer["error"]["message"]
+
+
+def requests(endpoint: str, fixed: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each valid request of the walk, made whole by OpenAI's own rules, with the place that differs."""
+    walk = Walk({**FIXED, **fixed})
+    needed = {"model": fixed["model"][0], "input": "x"} if endpoint == "responses" else {}
+    for place, body in walk.values(PUBLISHED["bodies"][endpoint]):
+        whole: dict[str, Any] = {**needed, **body}
+        for field, beside in BESIDE.get(endpoint, {}).items():
+            if field in body:
+                whole = {**beside, **whole}
+        if endpoint == "chat":
+            whole["messages"] = conversation(whole["messages"])
+        if endpoint == "jobs" and "method" in body:
+            whole["method"] = method(body["method"])
+            whole.setdefault("validation_file", fixed["validation_file"][0])  # reinforcement needs one
+        if isinstance(whole.get("input"), list) and endpoint == "responses":
+            whole["input"] = with_calls(whole["input"])
+        yield place, whole
+
+
+def method(given: dict[str, Any]) -> dict[str, Any]:
+    """A job's method whose type is that of the configuration in it; reinforcement has a grader."""
+    kind = next((name for name in given if name != "type"), given["type"])
+    if kind == "reinforcement":
+        grader = {"type": "string_check", "name": "x", "input": "x", "reference": "x", "operation": "eq"}
+        return {"type": kind, kind: {"grader": grader, **given.get(kind, {})}}
+    return {**given, "type": kind}
+
+
+def conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with those that they answer before them, and those that they ask for behind."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] == "tool":
+            call = {"id": message["tool_call_id"], "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            turns.append({"role": "assistant", "tool_calls": [call]})
+        turns.append(message)
+        for call in message.get("tool_calls") or ():
+            turns.append({"role": "tool", "tool_call_id": call["id"], "content": "x"})
+    return turns
+
+
+def with_calls(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items of `/v1/responses`, outputs with their call before them, calls with their output behind."""
+    whole: list[dict[str, Any]] = []
+    for item in items:
+        kind = item.get("type")
+        if kind == "function_call_output" and "call_id" in item:
+            whole.append({"type": "function_call", "call_id": item["call_id"], "name": "f", "arguments": "{}"})
+        whole.append(item)
+        if kind == "function_call" and "call_id" in item:
+            whole.append({"type": "function_call_output", "call_id": item["call_id"], "output": "x"})
+    return whole
+
+
+def answered(http: httpx.Client, endpoint: str, place: str, body: dict[str, Any]) -> Sent:
+    """Send one of them."""
+    answer = http.post(PATHS[endpoint], json=body)
+    streamed = answer.headers["content-type"].startswith("text/event-stream")
+    return Sent(place, body, answer.status_code, answer.text if streamed else answer.json())
+
+
+def reached(body: Mapping[str, Any], sampling: Sampling) -> Iterator[str]:
+    """Fields of a text request that the engine was not given as they were sent."""
+    limits = [body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)]
+    stop = body.get("stop")
+    asked = {
+        **{name: body.get(name) for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")},
+        "n": body.get("n"),
+        "max_tokens": limits[0] if limits else None,
+        "stop": (stop,) if isinstance(stop, str) else tuple(stop) if stop else None,
+        "logit_bias": {int(token): bias for token, bias in (body.get("logit_bias") or {}).items()},
+        "top_logprobs": body.get("top_logprobs") or None,
+    }
+    for name, value in asked.items():
+        if value not in (None, {}) and getattr(sampling, name) != value:
+            yield f"{name}: {value!r} became {getattr(sampling, name)!r}"
+
+
+def shown(sent: Any, answer: Any, place: str = "") -> Iterator[str]:
+    """Places where an object that shows a request's fields shows others than were sent; null is absent."""
+    if isinstance(sent, dict) and isinstance(answer, dict):
+        for name in sent.keys() & answer.keys():
+            yield from shown(sent[name], answer[name], under(place, name))
+    elif isinstance(sent, list) and isinstance(answer, list) and len(sent) == len(answer):
+        for number, (one, other) in enumerate(zip(sent, answer, strict=True)):
+            yield from shown(one, other, f"{place}.{number}")
+    elif sent not in (None, {}, []) and sent != answer and text(sent) != answer:
+        yield f"{place}: {str(sent)[:80]!r} became {str(answer)[:80]!r}"
+
+
+def text(content: Any) -> Any:
+    """The text of a content that came in parts; they are shown as one."""
+    parts = content if isinstance(content, list) else [content]
+    return "".join(str(part.get("text")) if isinstance(part, dict) else str(part) for part in parts)
+
+
+def faults(
+    endpoint: str,
+    http: httpx.Client,
+    fixed: Mapping[str, tuple[Any, ...]],
+    sampling: Callable[[], Sampling] | None = None,
+) -> list[str]:
+    """Send each valid request; what was neither answered as it was asked nor refused by the table of differences.
+
+    Args:
+        sampling: what the engine was asked for last; None: it cannot be seen.
+    """
+    table = ENDPOINTS[endpoint][1]
+    taken: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    found: list[str] = []
+    settled: set[tuple[str, ...]] = set()
+    for place, body in requests(endpoint, fixed):
+        key = (place, *kinds(body))
+        if key in settled:  # its first value was refused for what is around it
+            continue
+        sent = answered(http, endpoint, place, body)
+        within = sorted((path for path in table if present(body, path)), key=len, reverse=True)
+        if sent.status < 400:
+            taken.update(within)
+            lost = shown(body, sent.answer) if endpoint in SHOWN and isinstance(sent.answer, dict) else ()
+            if endpoint in TEXT and sampling is not None:
+                lost = [*lost, *reached(body, sampling())]
+            found += [f"{where} in {str(body)[:300]}" for where in lost if not without_effect(table, where)]
+            continue
+        why = next((path for path in within if explains(path, table[path], sent)), None)
+        if why is None or sent.status != 400:
+            found.append(f"{place}: {sent.status} {sent.param} {sent.message[:150]} {str(body)[:300]}")
+        else:
+            refused[why] += 1
+            if why != place:
+                settled.add(key)
+    for path, entry in table.items():
+        if isinstance(entry, Taken):
+            found += [f"{path} is refused, and stands as `Taken`"] * bool(refused[path])
+        elif taken[path] + refused[path]:
+            found += [f"{path} is refused nowhere: take it out of the table"] * (not refused[path])
+            found += [f"{path} is never taken"] * (isinstance(entry, Narrower) and not taken[path])
+    return found
+
+
+def without_effect(table: Table, where: str) -> bool:
+    """Whether the table says that a field, or one around it, has no effect, or takes only values that have none."""
+    steps = re.sub(r"\.\d+", "[]", where.partition(":")[0]).split(".")
+    return any(isinstance(table.get(".".join(steps[:end])), Taken | Refused) for end in range(1, len(steps) + 1))
+
+
+def kinds(body: Any) -> list[str]:
+    """The types of the parts of a body, which tell the branches of its unions apart."""
+    if isinstance(body, list):
+        return [kind for one in body for kind in kinds(one)]
+    if not isinstance(body, dict):
+        return []
+    own = [str(body[name]) for name in ("type", "role") if name in body]
+    return own + [kind for one in body.values() for kind in kinds(one)]
+
+
+def present(body: Any, path: str) -> bool:
+    """Whether a body has something at a place."""
+    name, _, rest = path.partition(".")
+    value = body.get(name.removesuffix("[]")) if isinstance(body, dict) else None
+    if name.endswith("[]"):
+        return isinstance(value, list) and any(present(one, rest) if rest else True for one in value)
+    return present(value, rest) if rest else value is not None
+
+
+def explains(path: str, entry: Refused | Taken | Narrower, sent: Sent) -> bool:
+    """Whether an entry of the table is why a request was refused: the error names its place, or one beside it."""
+    if sent.param is None or isinstance(entry, Taken):
+        return False
+    if isinstance(entry, Refused):
+        return entry.why in sent.message and sent.param == path
+    about = sent.param, path
+    if any(one == other or one.startswith((f"{other}.", f"{other}[")) for one, other in (about, about[::-1])):
+        return True
+    parent, _, name = sent.param.rpartition(".")
+    return name in ("type", "role") and path.startswith(f"{parent}.")  # a branch of a union that is not taken
