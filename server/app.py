@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import logging
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -74,6 +75,8 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with _sole_owner(settings.data_dir):
+            for left in settings.data_dir.glob(f"{admin_adapters.UPLOAD}*"):  # by a crash
+                shutil.rmtree(left, ignore_errors=True)
             parts = _build(settings, base, engine)
             app.state.services = parts
             parts.supervisor.start()

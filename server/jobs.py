@@ -212,6 +212,9 @@ class JobQueue:
         starts, saved = 0, 0
         while (outcome := directory.outcome()) is None:
             if directory.runner() is None:
+                if not self._place(row.id):
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
                 if (newest := directory.newest_checkpoint()) > saved:
                     starts, saved = 0, newest
                 if starts == MAX_STARTS:
@@ -283,10 +286,16 @@ class JobQueue:
         if self._judge is not None:
             environment |= {URL_VARIABLE: self._judge.url, KEY_VARIABLE: self._judge.key}
         if self._devices:
-            taken = [self._placed[job_id] for job_id in self._running if job_id in self._placed and job_id != row.id]
-            self._placed[row.id] = next(device for device in self._devices if device not in taken)
             environment["CUDA_VISIBLE_DEVICES"] = self._placed[row.id]
         return environment
+
+    def _place(self, job_id: str) -> bool:
+        """Give a job a device; whether there is one for it: after a restart more jobs may run than there are."""
+        taken = {self._placed.get(other) for other in self._running if other != job_id}
+        free = [device for device in self._devices if device not in taken]
+        if free:
+            self._placed[job_id] = free[0]
+        return bool(free) or not self._devices
 
     def _note_progress(self, row: JobRow, directory: JobDirectory) -> None:
         """Once the trainer has accepted the files: the job runs, and `auto` has become numbers."""

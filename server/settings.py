@@ -45,7 +45,10 @@ class Settings(BaseSettings):
         description="Sites whose pages may call this server from a browser: https://host:port each, or * (with keys).",
     )
     admin_key: SecretStr | None = Field(
-        default=None, description="Admin key to use; default: one is made at first start."
+        default=None,
+        min_length=16,
+        description="Admin key to use, 16 characters or more; another one at a later start ends it. "
+        "Default: one is made at first start.",
     )
     keep_alive_seconds: int = Field(
         default=620, description="How long an idle connection stays; above Java's pools' 600 s."

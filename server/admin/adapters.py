@@ -23,6 +23,7 @@ from server.services import Services, Use
 
 router = APIRouter(prefix="/admin/adapters")
 
+UPLOAD = "upload-"  # folders that begin so hold a request's files, in the data folder
 MAX_PARTS = 200  # of a form; a trainer leaves about 15 files in a folder
 
 
@@ -109,7 +110,7 @@ async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
             if files:
                 raise InvalidAdapter("path", f"was sent beside {', '.join(files)}; send one of them")
             return await _register_folder(use, name, path)
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=use.settings.data_dir) as folder:
+        with tempfile.TemporaryDirectory(prefix=UPLOAD, dir=use.settings.data_dir) as folder:
             for file, part in files.items():
                 await anyio.to_thread.run_sync(_save, part, Path(folder) / file)
             return await _register(use, name, Path(folder))

@@ -71,6 +71,7 @@ def _run(settings: Settings, base: BaseModel) -> None:
     from server.engine.engines import Engines
     from server.engine.vllm_engine import EngineOptions
     from server.http import listen
+    from server.state.errors import InvalidState
     from server.state.keys import Keys
     from server.state.tables import migrate
 
@@ -78,7 +79,10 @@ def _run(settings: Settings, base: BaseModel) -> None:
     database = connect(settings.database())
     migrate(database)
     secret = settings.admin_key.get_secret_value() if settings.admin_key else None
-    new = None if settings.no_auth else Keys(database).ensure_admin(secret)
+    try:
+        new = None if settings.no_auth else Keys(database).ensure_admin(secret)
+    except InvalidState as error:
+        _refuse(str(error))
     database.dispose()
     scheme = "https" if settings.tls_certificate else "http"
     print(f"Tuneport serves {base.name} on {scheme}://{settings.host}:{settings.port}/v1")

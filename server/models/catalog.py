@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
@@ -47,6 +48,7 @@ class Catalog:
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
         self._removing: set[str] = set()
+        self._alias_lock = Lock()  # so that the last one in the database is the last one here
         self.base = Model(registry.base.name, None, Manifest())
         for adapter in registry.pinned():
             try:
@@ -168,7 +170,7 @@ class Catalog:
                 await self._residency(adapter).unload(adapter.digest)
             await asyncio.to_thread(self.registry.remove, name, force=force)
             await self._unpin(adapter)
-            self._aliases = {alias.name: alias for alias in await asyncio.to_thread(self.registry.aliases)}
+            await asyncio.to_thread(self._read_aliases)
             self._models.pop(name, None)
             self._metrics.forget(name)
         finally:
@@ -176,13 +178,19 @@ class Catalog:
 
     def set_alias(self, name: str, weights: Mapping[str, int], owned_by: str) -> Alias:
         """Make or move an alias; see `Registry.set_alias`. The next request goes where it points now."""
-        alias = self._aliases[name] = self.registry.set_alias(name, weights, owned_by=owned_by)
+        with self._alias_lock:
+            alias = self._aliases[name] = self.registry.set_alias(name, weights, owned_by=owned_by)
         return alias
 
     def remove_alias(self, name: str) -> None:
         """Forget an alias; see `Registry.remove_alias`."""
-        self.registry.remove_alias(name)
-        self._aliases.pop(name, None)
+        with self._alias_lock:
+            self.registry.remove_alias(name)
+            self._aliases.pop(name, None)
+
+    def _read_aliases(self) -> None:
+        with self._alias_lock:
+            self._aliases = {alias.name: alias for alias in self.registry.aliases()}
 
     def state(self, adapter: Adapter) -> tuple[State, str | None]:
         """Where the adapter is, and why its last load failed, if it did."""

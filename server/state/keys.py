@@ -17,6 +17,7 @@ from server.state.tables import KeyRow
 
 CACHE_SECONDS = 5.0  # a key revoked by another process keeps working for this long
 CACHE_KEYS = 10_000
+SETTINGS_KEY = "admin_key of the settings"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,23 @@ class Keys:
         return _key(row), secret
 
     def ensure_admin(self, secret: str | None) -> str | None:
-        """Make sure that there is an admin key, and that `secret` is one if given; return the secret of a new one."""
+        """Make sure that there is an admin key, and that `secret` is one if given; return the secret of a new one.
+
+        The secret that was given before is no key any more, also where none is given now.
+
+        Raises:
+            InvalidState: the secret is a user's key.
+        """
+        given = _hash(secret) if secret is not None else None
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(KeyRow).where(KeyRow.name == SETTINGS_KEY, KeyRow.hash != (given or "")))
+        self._cache.clear()
         if secret is not None:
-            if self.check(secret) is None:
-                self.create("admin", admin=True, secret=secret)
+            known = self.check(secret)
+            if known is None:
+                self.create(SETTINGS_KEY, admin=True, secret=secret)
+            elif not known.admin:
+                raise InvalidState(f"admin_key is the secret of the user key {known.name!r}; choose another")
             return None
         with Session(self._engine) as session:
             if session.scalar(select(func.count()).where(KeyRow.admin)):

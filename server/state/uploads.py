@@ -4,9 +4,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
@@ -56,6 +58,8 @@ class Uploads:
         self._root = root
         self._files = files
         self._max_bytes = max_bytes
+        self._ending: set[str] = set()
+        self._lock = Lock()
         root.mkdir(parents=True, exist_ok=True)
 
     def create(self, filename: str, purpose: str, size: int, expires_after: int | None) -> Upload:
@@ -119,6 +123,10 @@ class Uploads:
             NotFound: there is no such upload.
             InvalidState: it is not pending, a part is not its, or size or MD5 are not as announced.
         """
+        with self._alone(upload_id):
+            return self._complete(upload_id, part_ids, md5)
+
+    def _complete(self, upload_id: str, part_ids: Sequence[str], md5: str | None) -> Upload:
         row = self._pending(upload_id)
         folder = self._root / upload_id
         paths = [folder / part_id for part_id in part_ids]
@@ -148,8 +156,9 @@ class Uploads:
             NotFound: there is no such upload.
             InvalidState: it is not pending.
         """
-        self._pending(upload_id)
-        self._settle(upload_id, "cancelled", None)
+        with self._alone(upload_id):
+            self._pending(upload_id)
+            self._settle(upload_id, "cancelled", None)
         return self.get(upload_id)
 
     def get(self, upload_id: str) -> Upload:
@@ -173,6 +182,22 @@ class Uploads:
                 expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
             if expired:
                 self._settle(folder.name, "expired", None)
+
+    @contextmanager
+    def _alone(self, upload_id: str) -> Iterator[None]:
+        """End an upload, one request at a time: two would write the same file.
+
+        Raises:
+            InvalidState: another request is at it.
+        """
+        with self._lock:
+            if upload_id in self._ending:
+                raise InvalidState(f"{upload_id} is being completed or cancelled by another request", "upload_id")
+            self._ending.add(upload_id)
+        try:
+            yield
+        finally:
+            self._ending.discard(upload_id)
 
     def _pending(self, upload_id: str) -> Upload:
         upload = self.get(upload_id)

@@ -10,7 +10,8 @@ import pytest
 
 from adapters.base import BaseModel
 from tests.conftest import MakeAdapter
-from tests.inprocess import InProcess
+from tests.inprocess import InProcess, in_process
+from tests.scripted import ScriptedEngine
 
 NAME = "ft:smollm2-135m-instruct:acme:upload:a1"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -371,3 +372,11 @@ def test_a_snapshot_of_a_cache_is_links_into_it(served: InProcess, http: httpx.C
         (snapshot / CONFIG).unlink()
         (snapshot / CONFIG).symlink_to(target)
         refused(http.post("/admin/adapters", json={"name": NAME, "path": str(snapshot)}), CONFIG, word)
+
+
+def test_what_a_crash_left_of_an_upload_is_swept(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    left = tmp_path / "state" / "upload-abc"
+    left.mkdir(parents=True)
+    (left / WEIGHTS).write_bytes(b"half")
+    with in_process(smollm2_base, ScriptedEngine(tokenizer=tokenizer), tmp_path):
+        assert not left.exists()

@@ -41,3 +41,17 @@ async def test_the_queue_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     await asyncio.wait_for(looked_again(), 10)
     queue._loop.cancel()  # pyright: ignore
+
+
+def test_jobs_wait_where_fewer_devices_are_left_than_ran(tmp_path: Path) -> None:
+    unused: Any = None
+    queue = JobQueue(
+        unused, unused, unused, unused, unused, unused, organization="o", max_running=2, devices=["0", "1"]
+    )
+    queue._running = dict.fromkeys(("a", "b", "c"), unused)  # pyright: ignore
+    assert [queue._place(job) for job in "abc"] == [True, True, False]  # pyright: ignore
+    del queue._running["a"]  # pyright: ignore
+    assert queue._place("c")  # pyright: ignore
+    assert queue._placed["c"] == "0"  # pyright: ignore
+    assert queue._place("b")  # pyright: ignore
+    assert queue._placed["b"] == "1"  # pyright: ignore

@@ -25,6 +25,7 @@ def test_flags_win_over_variables_and_they_over_the_file(tmp_path: Path, monkeyp
         ({"max_loras": 8, "max_cpu_loras": 4}, "at least max_loras"),
         ({"prot": 8000}, "prot"),
         ({"port": 70000}, "port"),
+        ({"admin_key": "too-short"}, "admin_key"),
     ],
 )
 def test_unsafe_or_unknown_settings_refuse_to_start(given: dict[str, object], complaint: str) -> None:

@@ -58,6 +58,27 @@ def test_the_first_start_makes_an_admin_key_and_the_last_cannot_be_revoked(datab
     assert keys.check("sk-given") is not None
 
 
+def test_another_admin_key_in_the_settings_ends_the_one_before(database: Engine) -> None:
+    keys = Keys(database)
+    keys.ensure_admin("sk-first")
+    kept = keys.create("mine", admin=True)[1]
+    assert Keys(database).ensure_admin("sk-second") is None
+    for secret, valid in (("sk-first", False), ("sk-second", True), (kept, True)):
+        assert (Keys(database).check(secret) is not None) == valid
+    assert Keys(database).ensure_admin(None) is None, "there is one of mine"
+    assert Keys(database).check("sk-second") is None
+
+
+def test_a_users_key_does_not_become_the_admins(database: Engine) -> None:
+    keys = Keys(database)
+    _, secret = keys.create("ann")
+    with pytest.raises(InvalidState, match="the user key 'ann'"):
+        keys.ensure_admin(secret)
+    key = keys.check(secret)
+    assert key is not None
+    assert not key.admin
+
+
 def test_files_are_whole_or_not_there(database: Engine, tmp_path: Path) -> None:
     files = Files(database, tmp_path / "files", max_bytes=100)
     stored = files.create(io.BytesIO(b"x" * 100), "a.jsonl", "fine-tune")
