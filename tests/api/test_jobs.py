@@ -157,3 +157,22 @@ def test_a_name_that_would_be_too_long_is_the_suffixs_fault(
         answer = http.post("/v1/fine_tuning/jobs", json=body)
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["param"] == "suffix"
+
+
+def test_only_an_admin_moves_an_alias_or_lowers_the_bar(served: InProcess, file_id: str) -> None:
+    _, secret = served.services.keys.create("ann")
+    body = {"model": MODEL, "training_file": file_id}
+    with served.http(secret) as user, served.http() as admin:
+        for key, easier, stricter in (
+            ("gate.alias", "ft:prod", None),
+            ("gate.min_gain", "-9", "0.1"),
+            ("gate.min_score", "-1", "0.5"),
+            ("gate.max_kl", "999", "0.1"),
+            ("gate.max_retention_loss", "1", "0.01"),
+        ):
+            refused = user.post("/v1/fine_tuning/jobs", json={**body, "metadata": {key: easier}})
+            assert refused.status_code == 403, key
+            assert key in refused.json()["error"]["message"]
+            created(admin, file_id, metadata={key: easier})
+            if stricter is not None:
+                created(user, file_id, metadata={key: stricter})

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from adapters import names
 from adapters.errors import InvalidName
 from server.http.auth import Caller
+from server.http.errors import Forbidden
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
@@ -45,6 +46,10 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         raise InvalidState("a run goes to one project of Weights & Biases; give one integration", "integrations")
     if integrations and find_spec("wandb") is None:
         raise InvalidState("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
+    gate = body.gate(use.settings.gate)
+    asked = body.needs_admin(gate, use.settings.gate)
+    if asked is not None and not caller.admin:
+        raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
     identifier = random_id("")
     row = use.jobs.create(
         f"ftjob-{identifier}",
@@ -56,7 +61,7 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         result_name=_result_name(use, body.suffix, identifier[:8]),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         method=method,
-        gate=body.gate(use.settings.gate),
+        gate=gate,
         accept_findings=body.label(ACCEPT_FINDINGS) == "true",
         integrations=integrations,
         labels=body.metadata,

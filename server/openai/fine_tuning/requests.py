@@ -101,6 +101,18 @@ class JobRequest(Description):
             names.check(gate.alias)
         return gate
 
+    def needs_admin(self, gate: Gate, default: Gate) -> str | None:
+        """The first of the metadata by which the job would change what others are served; None: there is none.
+
+        That is an alias of its own, and a threshold that is easier to pass than the server's.
+        """
+        for name, value in gate:
+            least = getattr(default, name)
+            easier = {"min": value < least, "max": value > least} if name != "alias" else {"alias": value != least}
+            if easier.get(name.partition("_")[0]):
+                return f"metadata.{GATE}{name}"
+        return None
+
     def label(self, key: str) -> str | None:
         """A metadata value."""
         return (self.metadata or {}).get(key)
