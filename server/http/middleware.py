@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 class Envelope:
     """Adds OpenAI's response headers, and answers what nobody caught with 500.
 
-    Headers that a route puts into `request.state.headers` are on its answer, error or not.
+    Headers that a route puts into `request.state.headers` are on its answer, error or not. `request.state.send` is the
+    web server's, for a stream whose head is out.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,7 +31,7 @@ class Envelope:
         request_id = f"req_{uuid.uuid4().hex}"
         begun = False
         more: dict[str, str] = {}
-        scope.setdefault("state", {})["headers"] = more
+        scope.setdefault("state", {}).update(headers=more, send=send)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun

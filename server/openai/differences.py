@@ -6,6 +6,7 @@ where a field is in neither; docs/differences.md is written from this table.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from server.generation import Unsupported
@@ -215,13 +216,20 @@ def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
     Raises:
         Unsupported: the table refuses it.
     """
-    vllm = {} if endpoint == "embeddings" else VLLM
-    table = {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}
-    for path, entry in table.items():
-        if isinstance(entry, Refused):
-            for place, value in _values(body, path.split(".")):
+    for name, path, entry in _refused(endpoint):
+        if name in body:
+            for place, value in _values(body, path):
                 if not entry.takes(value):
                     raise Unsupported(place, entry.why)
+
+
+@cache
+def _refused(endpoint: str) -> list[tuple[str, list[str], Refused]]:
+    """What an endpoint refuses: the field, the path below it, and what the table says."""
+    vllm = {} if endpoint == "embeddings" else VLLM
+    table = {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}
+    paths = [(path.split("."), entry) for path, entry in table.items() if isinstance(entry, Refused)]
+    return [(path[0].removesuffix("[]"), path, entry) for path, entry in paths]
 
 
 def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:

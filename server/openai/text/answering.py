@@ -200,18 +200,30 @@ def _merged(
 
 
 class _EventStream(StreamingResponse):
-    """An event stream that frees what the request holds however it ends, also where it never began."""
+    """An event stream that frees what the request holds however it ends, also where it never began.
+
+    Starlette's own costs a task group a stream, and for each event the way through all that looks at the head alone.
+    """
 
     def __init__(self, events: AsyncIterator[str], held: contextlib.AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream", headers=STREAM_HEADERS)
+        self._events = events
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
+        """Send the stream, until its end or until the client is gone."""
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(ClientGone):
+                await _until_gone(Request(scope, receive), self._stream(scope, send))
         finally:
             await self._held.aclose()
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        send = scope["state"]["send"]
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _until_gone(request: Request, work: Awaitable[T]) -> T:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
+ROLE = '{"role": "assistant", "content": "", "refusal": null}'  # the first delta of every answer
+
 
 @router.post("/v1/chat/completions")
 async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
@@ -77,25 +79,28 @@ def _choice(index: int, answer: Answer) -> dict[str, Any]:
 
 
 async def _events(generation: Generation, writer: wire.Writer, include_usage: bool) -> AsyncIterator[str]:
-    for index in range(generation.answers):
-        yield writer.chunk(index, '{"role": "assistant", "content": "", "refusal": null}')
+    """The stream's events; those that are there at the same time go out together, for each sending costs as much."""
+    events = "".join(writer.chunk(index, ROLE) for index in range(generation.answers))
     try:
         async for delta in generation:
             if delta.text or delta.logprobs:
                 tokens = json.dumps(wire.logprobs(delta.logprobs)) if delta.logprobs else "null"
-                yield writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
+                events += writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
             if delta.tool_calls:
-                yield writer.chunk(delta.index, json.dumps({"tool_calls": wire.call_deltas(delta.tool_calls)}))
+                events += writer.chunk(delta.index, json.dumps({"tool_calls": wire.call_deltas(delta.tool_calls)}))
             if delta.finish_reason is not None:
-                yield writer.chunk(delta.index, "{}", finish_reason=delta.finish_reason)
+                events += writer.chunk(delta.index, "{}", finish_reason=delta.finish_reason)
+            if events:
+                yield events
+                events = ""
     except Exception as error:
         generation.failed()
         logger.exception("a stream broke off")
-        yield errors.event(error)
+        yield events + errors.event(error)
         return
     if include_usage:
-        yield writer.usage_chunk(_usage(generation))
-    yield "data: [DONE]\n\n"
+        events = writer.usage_chunk(_usage(generation))
+    yield events + "data: [DONE]\n\n"
 
 
 def _usage(generation: Generation) -> dict[str, Any]:
