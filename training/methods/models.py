@@ -89,8 +89,13 @@ def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved) -> dict[str, Any]:
-    """What every method's TrainingArguments have in common."""
+def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, evaluate_every: int) -> dict[str, Any]:
+    """What every method's TrainingArguments have in common.
+
+    Args:
+        evaluate_every: steps between evaluations, each with a checkpoint. Counted in steps where an epoch is meant: at
+            an epoch's end transformers evaluates a run that is being paused, and may save before it evaluates.
+    """
     batch = hyperparameters.batch_size
     a_pass = max(size for size in range(1, MAX_ROWS_A_PASS + 1) if batch % size == 0)
     on_cpu = not torch.cuda.is_available()
@@ -108,8 +113,13 @@ def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved) -> dict
         "use_cpu": on_cpu,
         "gradient_checkpointing": not on_cpu,  # on a CPU memory is there and time is not: 19 s against 28-37 s
         "logging_steps": 1,
-        "save_strategy": "epoch",
+        "eval_strategy": "steps",
+        "eval_steps": evaluate_every,
+        "save_strategy": "steps",
+        "save_steps": evaluate_every,
         "save_total_limit": None,  # progress.py deletes what is no longer needed
+        "load_best_model_at_end": True,
+        "restore_callback_states_from_checkpoint": True,  # how long early stopping has been patient
         "report_to": ["wandb"] if job.wandb else "none",
         "run_name": (job.wandb.name if job.wandb else None) or job.id,
         "disable_tqdm": True,
