@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import string
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.directory import JobDirectory, read_lines
 from training.job import Result, TrainingJob
 
 EPOCHS, ROWS, BATCH = 3, 14, 4
+LETTERS = string.ascii_letters + string.digits  # random bytes share some with it, and not all alike
 METHODS: dict[str, Any] = {
     "lora": {"type": "supervised", "hyperparameters": {"replay_share": 0.2}},
     "full": {"type": "supervised", "hyperparameters": {"weights": "full", "keep": "model", "replay_share": 0.2}},
@@ -43,7 +45,7 @@ def row(method: str, number: int) -> dict[str, Any]:
     if method == "dpo":
         return {"input": {"messages": [question]}, "preferred_output": [answer], "non_preferred_output": [other]}
     if method == "grpo":
-        return {"messages": [question], "answer": answer["content"]}
+        return {"messages": [question], "answer": LETTERS}
     return {"messages": [question, answer]}
 
 
@@ -66,13 +68,14 @@ def job(folder: Path, base: Path, method: str) -> JobDirectory:
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory, tiny: Path, spawner: Spawner) -> Callable[[str], JobDirectory]:
+def untouched(tmp_path_factory: pytest.TempPathFactory, small: Path, spawner: Spawner) -> Callable[[str], JobDirectory]:
     """Runs that end by themselves, one a method."""
 
     @cache
     def run(method: str) -> JobDirectory:
-        directory = job(tmp_path_factory.mktemp(method) / "untouched", tiny, method)
+        directory = job(tmp_path_factory.mktemp(method) / "untouched", small, method)
         assert isinstance(spawner.train(directory, Death().environment()), Result), directory.log_file.read_text()
+        assert all(figure > 0 for (_, name), figure in steps(directory).items() if name == "grad_norm"), "it trains"
         return directory
 
     return run
@@ -119,11 +122,11 @@ def assert_same(one: JobDirectory, other: JobDirectory) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_in_two_epochs_and_in_a_save_it_ends_as_an_untouched_run(
-    tmp_path: Path, tiny: Path, spawner: Spawner, untouched: Callable[[str], JobDirectory], method: str
+    tmp_path: Path, small: Path, spawner: Spawner, untouched: Callable[[str], JobDirectory], method: str
 ) -> None:
     whole = untouched(method)
     epoch = max(step for step, _ in steps(whole)) // EPOCHS
-    killed = job(tmp_path / "killed", tiny, method)
+    killed = job(tmp_path / "killed", small, method)
     die(spawner, killed, Death(step=1, always_save=True))  # within epoch 1
     die(spawner, killed, Death(save=2 * epoch, always_save=True))  # in the save at the end of epoch 2
     die(spawner, killed, Death(step=2 * epoch + 1, always_save=True))  # within epoch 3
@@ -133,12 +136,12 @@ def test_killed_in_two_epochs_and_in_a_save_it_ends_as_an_untouched_run(
 
 
 def test_paused_moved_and_paused_again_it_ends_as_an_untouched_run(
-    tmp_path: Path, tiny: Path, spawner: Spawner, untouched: Callable[[str], JobDirectory]
+    tmp_path: Path, small: Path, spawner: Spawner, untouched: Callable[[str], JobDirectory]
 ) -> None:
     """A pause evaluates nothing; the best checkpoint is found where the job's folder is by then."""
     whole = untouched("lora")
     epoch = max(step for step, _ in steps(whole)) // EPOCHS
-    paused = job(tmp_path / "paused", tiny, "lora")
+    paused = job(tmp_path / "paused", small, "lora")
     die(spawner, paused, Death(step=epoch + 1, sign=signal.SIGTERM))
     paused = JobDirectory(paused.path.rename(tmp_path / "moved"))
     die(spawner, paused, Death(step=2 * epoch - 1, sign=signal.SIGTERM))  # before the last step of epoch 2

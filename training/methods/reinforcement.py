@@ -84,6 +84,8 @@ def train(
     )
     model = models.with_adapter(models.load_base(job, longest), job)
     rewards = Rewards(grader, [*tasks, *validation], directory)
+    if not directory.newest_checkpoint():
+        _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)
     progress = Progress(directory)
     trainer = RenderedGRPOTrainer(
         model=model,
@@ -94,8 +96,6 @@ def train(
         processing_class=tokenizer,
         callbacks=[progress],
     )
-    if not directory.newest_checkpoint():
-        _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)
     run(trainer, directory, progress)
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
