@@ -24,6 +24,7 @@ class Death:
         step: the signal comes in the middle of the step after so many.
         sign: SIGKILL, or SIGTERM as for a pause.
         save: SIGKILL comes in the save after so many steps, half of `file` written.
+        trained: SIGKILL comes when all is trained, and nothing said of it yet.
         always_save: a checkpoint after each step, as where steps take a minute.
         prove: whether the result is judged at the end, which takes most of a tiny job's time.
     """
@@ -32,6 +33,7 @@ class Death:
     sign: int = signal.SIGKILL
     save: int | None = None
     file: str = "optimizer.pt"
+    trained: bool = False
     always_save: bool = False
     prove: bool = False
 
@@ -71,7 +73,9 @@ def _arm(death: Death) -> None:
     torch.save = half
     if death.always_save:
         progress.SAVE_SECONDS = 0.0
-    if not death.prove:
+    if death.trained:
+        trainer._prove = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    elif not death.prove:
         trainer._prove = lambda trained, *_: trained.result
 
 

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, TrainerControl, TrainerState, TrainingArguments
 
 from tests.training.mortal import Death
 from tests.training.spawned import Spawner
 from training.__main__ import GO_ON_LATER
-from training.directory import JobDirectory, read_lines
+from training.directory import JobDirectory, append_line, read_lines
 from training.job import Result, TrainingJob
+from training.methods import resume
+from training.methods.progress import Progress
+from training.methods.resume import ResumableTrainer
 
 EPOCHS, ROWS, BATCH = 3, 14, 4
 LETTERS = string.ascii_letters + string.digits  # random bytes share some with it, and not all alike
@@ -39,9 +43,11 @@ METHODS: dict[str, Any] = {
 }
 
 
-def row(method: str, number: int) -> dict[str, Any]:
+def row(method: str, number: int, *, opposed: bool = False) -> dict[str, Any]:
     question = {"role": "user", "content": "Say " + "so " * (number % 5) + str(number)}
     answer, other = ({"role": "assistant", "content": text} for text in (f"{number} it is", "No" + "!" * number))
+    if opposed:
+        answer, other = other, answer
     if method == "dpo":
         return {"input": {"messages": [question]}, "preferred_output": [answer], "non_preferred_output": [other]}
     if method == "grpo":
@@ -49,12 +55,19 @@ def row(method: str, number: int) -> dict[str, Any]:
     return {"messages": [question, answer]}
 
 
-def job(folder: Path, base: Path, method: str) -> JobDirectory:
+def job(folder: Path, base: Path, method: str, *, opposed: bool = False, **hyperparameters: Any) -> JobDirectory:
+    """A job; `opposed`: what it holds out is answered as it is trained not to answer."""
     folder.mkdir()
     for name, numbers in (("train", range(ROWS)), ("valid", range(ROWS, ROWS + 4))):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row(method, n)) + "\n" for n in numbers))
+        rows = [row(method, number, opposed=opposed and name == "valid") for number in numbers]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     wanted = {**METHODS[method]}
-    wanted["hyperparameters"] = {"n_epochs": EPOCHS, "batch_size": BATCH, **wanted["hyperparameters"]}
+    wanted["hyperparameters"] = {
+        "n_epochs": EPOCHS,
+        "batch_size": BATCH,
+        **wanted["hyperparameters"],
+        **hyperparameters,
+    }
     described = TrainingJob(
         id="ftjob-test",
         base_model="tiny",
@@ -148,3 +161,56 @@ def test_paused_moved_and_paused_again_it_ends_as_an_untouched_run(
     spawner.train(paused, Death().environment())
     assert resumptions(paused) == [epoch + 2, 2 * epoch]
     assert_same(paused, whole)
+
+
+@pytest.mark.parametrize("method", ["lora", "dpo"])
+def test_killed_after_it_stopped_early_it_trains_no_further(
+    tmp_path: Path, small: Path, spawner: Spawner, method: str
+) -> None:
+    stopped = job(tmp_path / "stopped", small, method, opposed=True, n_epochs=12, learning_rate_multiplier=20)
+    die(spawner, stopped, Death(trained=True))
+    trained, seen = steps(stopped), len(stopped.events())
+    assert max(step for step, _ in trained) < trained[1, "total_steps"]
+    result = spawner.train(stopped, Death().environment())
+    assert isinstance(result, Result), stopped.log_file.read_text()
+    assert steps(stopped) == trained
+    assert result.best_step < max(step for step, _ in trained)
+    assert not [event for event in stopped.events(seen) if event["type"] == "metrics"]
+
+
+def test_an_epochs_order_follows_from_its_seed_and_number(tmp_path: Path, small: Path) -> None:
+    rows = [{"input_ids": [1] * (n % 7 + 1), "labels": [1] * (n % 7 + 1)} for n in range(20)]
+    arguments = TrainingArguments(str(tmp_path), seed=3, use_cpu=True, train_sampling_strategy="group_by_length")
+    model = AutoModelForCausalLM.from_pretrained(small)
+
+    def order(epoch: float) -> list[int]:
+        trainer = ResumableTrainer(model, arguments, train_dataset=rows)  # pyright: ignore[reportArgumentType]
+        trainer.state.epoch = epoch
+        return list(trainer._get_train_sampler())
+
+    assert sorted(order(0)) == list(range(20))
+    assert order(1) == order(1.95) != order(2)
+
+
+def test_what_a_kill_left_is_swept_and_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
+    assert resume.newest(tmp_path / "checkpoints") is None
+    for name in ("checkpoint-9", "checkpoint-10", "saving/checkpoint-11", "deleted-checkpoint-8"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "trainer_state.json").touch()
+    (tmp_path / "checkpoints" / "checkpoint-12").mkdir()  # of a version that wrote in place
+    (tmp_path / "checkpoints" / "README.md").touch()  # TRL's
+    assert resume.newest(tmp_path / "checkpoints") == str(tmp_path / "checkpoints" / "checkpoint-10")
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["README.md", "checkpoint-10", "checkpoint-9"]
+
+
+def test_a_checkpoint_that_a_kill_kept_from_being_recorded_is_recorded_later(tmp_path: Path, small: Path) -> None:
+    directory = job(tmp_path / "job", small, "lora")
+    (directory.checkpoints / "checkpoint-4").mkdir(parents=True)
+    for step, loss in ((4, 2.0), (5, 9.0), (4, 1.0)):  # trained again after an earlier kill
+        append_line(directory.metrics_file, {"step": step, "train_loss": loss, "time": 0})
+    progress, arguments = Progress(directory), TrainingArguments(str(tmp_path), use_cpu=True)
+    for _ in range(2):
+        progress.on_train_begin(arguments, TrainerState(epoch=1.0, global_step=4, max_steps=8), TrainerControl())
+    (checkpoint,) = progress.checkpoints()
+    assert checkpoint.metrics == {"step": 4, "train_loss": 1.0}
