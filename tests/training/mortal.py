@@ -69,7 +69,7 @@ def _arm(death: Death) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)  # the tests' cores are shared, and two threads wait for each other
-    Trainer.get_batch_samples = get_batch_samples
+    Trainer.get_batch_samples = get_batch_samples  # pyright: ignore[reportAttributeAccessIssue]
     torch.save = half
     if death.always_save:
         progress.SAVE_SECONDS = 0.0

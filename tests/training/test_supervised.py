@@ -35,7 +35,13 @@ def description(tmp_path: Path, base: Path, **hyperparameters: Any) -> TrainingJ
     ]
     file = tmp_path / "train.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    wanted = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 4, "replay_share": 0, **hyperparameters}
+    wanted: dict[str, Any] = {
+        "n_epochs": 3,
+        "batch_size": 4,
+        "learning_rate_multiplier": 4,
+        "replay_share": 0,
+        **hyperparameters,
+    }
     return TrainingJob(
         id="ftjob-test",
         base_model="tiny",

@@ -45,7 +45,7 @@ def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
     """
     if torch.cuda.is_available():  # more than what serving leaves ends this job, not the server
         torch.cuda.set_per_process_memory_fraction(float(os.environ.get(GPU_SHARE_VARIABLE, "1")))
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         job.base_path,
         dtype=torch.float32 if weights == "full" or not bf16_supported() else torch.bfloat16,
         quantization_config=_four_bits() if weights == "qlora" else None,
