@@ -53,7 +53,7 @@ def _arm(death: Death) -> None:
     import torch
     from transformers import Trainer
 
-    from training.methods import progress
+    from training.methods.loop import progress
 
     batches, save = Trainer.get_batch_samples, torch.save
 

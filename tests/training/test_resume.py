@@ -19,9 +19,9 @@ from tests.training.spawned import Spawner
 from training.__main__ import GO_ON_LATER
 from training.directory import JobDirectory, append_line, read_lines
 from training.job import Result, TrainingJob
-from training.methods import resume
-from training.methods.progress import Progress
-from training.methods.resume import ResumableTrainer
+from training.methods.loop import resume
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import ResumableTrainer
 
 EPOCHS, ROWS, BATCH = 3, 14, 4
 LETTERS = string.ascii_letters + string.digits  # random bytes share some with it, and not all alike

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from training.methods.resume import ResumableTrainer
+from training.methods.loop.resume import ResumableTrainer
 from training.render import IGNORED
 
 CHUNK = 2048  # positions scored at once: their 49,152 logits are 400 MB in fp32

@@ -16,9 +16,9 @@ from training.defaults import Resolved
 from training.directory import JobDirectory
 from training.job import TrainingJob
 from training.methods import models
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import EarlyStopping, ResumableTrainer
 from training.methods.outcome import Trained, finished
-from training.methods.progress import Progress
-from training.methods.resume import EarlyStopping, ResumableTrainer
 from training.methods.supervised import run
 from training.render import Ids
 

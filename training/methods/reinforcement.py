@@ -21,9 +21,9 @@ from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.job import TrainingJob
 from training.methods import models
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import ResumableTrainer
 from training.methods.outcome import Trained, finished
-from training.methods.progress import Progress
-from training.methods.resume import ResumableTrainer
 from training.methods.supervised import run
 from training.render import turns
 

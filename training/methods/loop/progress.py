@@ -16,8 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.directory import JobDirectory, append_line, read_lines
 from training.errors import Interrupted
 from training.job import KEPT_CHECKPOINTS, Checkpoint
-from training.methods.guards import Guards
-from training.methods.resume import delete
+from training.methods.loop.guards import Guards
+from training.methods.loop.resume import delete
 
 SAVE_SECONDS = 60.0
 
