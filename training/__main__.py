@@ -60,6 +60,7 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
     Args:
         on_lock: called once no other trainer can run the job.
     """
+    _use_one_gpu()
     with directory.running():
         on_lock()
         try:
@@ -67,6 +68,14 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
         except Interrupted:
             return GO_ON_LATER
     return 0 if isinstance(outcome, Result) else 1
+
+
+def _use_one_gpu() -> None:
+    """Have the first of the GPUs be the only one: transformers splits a batch over all it sees, and our losses do not.
+
+    Before CUDA is used in this process; what is set then holds for every library.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
 def _must_start_afresh(directory: JobDirectory) -> bool:
@@ -127,6 +136,8 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
 
     config = AutoConfig.from_pretrained(job.base_path)
     tokenizer = AutoTokenizer.from_pretrained(job.base_path)
+    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
+        tokenizer.pad_token = tokenizer.eos_token
     limit = config.max_position_embeddings
     report = check.check(
         job.training_file, job.method.type, validation=job.validation_file, tokenizer=tokenizer, limit=limit
