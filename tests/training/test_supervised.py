@@ -68,7 +68,7 @@ def test_the_loss_falls_and_every_record_is_there(trained: JobDirectory) -> None
     assert result.hyperparameters["batch_size"] == 4
     assert len(result.checkpoints) == 3
     assert result.best_step in [checkpoint.step for checkpoint in result.checkpoints]
-    assert any("Files validated: 36 rows" in event["message"] for event in trained.events())
+    assert any("Files validated: 28 rows to train on" in event["message"] for event in trained.events())
 
 
 def test_result_and_checkpoints_are_servable_adapters(trained: JobDirectory, tiny_base: BaseModel) -> None:
