@@ -243,7 +243,13 @@ def _prove(
         directory.event("The gate is not passed: " + "; ".join(verdict.reasons), level="warn")
     result = trained.result.model_copy(update={"verdict": verdict})
     write_atomically(directory.evaluation, evaluation)
-    write(directory, job, data, evaluation, result, parts)
+    try:
+        write(directory, job, data, evaluation, result, parts)
+    except Exception as error:
+        if _no_room(error):
+            raise
+        traceback.print_exc()
+        directory.event(f"The report could not be written: {type(error).__name__}: {error}", level="error")
     return result
 
 

@@ -44,7 +44,7 @@ def description(tmp_path: Path, base: Path, **hyperparameters: Any) -> TrainingJ
         base_model="tiny",
         base_path=base,
         training_file=file,
-        method=Supervised(hyperparameters=SupervisedHyperparameters(**wanted)),
+        method=Supervised(hyperparameters=SupervisedHyperparameters.model_validate(wanted)),
         seed=5,
     )
 

@@ -85,7 +85,8 @@ def _panel(title: str, series: dict[str, list[tuple[int, float]]]) -> Panel:
 
 def _round(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that enclose both."""
-    least = (high - low or 1.0) / TICKS
+    high = high if high > low else low + 1
+    least = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(least))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
     return [round(count * step, 10) for count in range(math.floor(low / step), math.ceil(high / step - 1e-9) + 1)]

@@ -78,7 +78,7 @@ class Forgetting(BaseModel):
             return f"Forgotten: nothing to lose, the base answers none of {self.asked} general questions"
         return (
             f"Forgotten: {self.known - self.kept} of the {self.known} general questions that the base answers "
-            f"({self.loss:.0%}, 95 % interval {self.low:.0%} to {self.high:.0%})"
+            f"({self.loss:.0%}, 95 % interval {self.low:.0%} to {self.high:.0%}; {self.asked} were asked)"
         )
 
 

@@ -70,7 +70,7 @@ def test_the_headline_says_it_in_plain_words() -> None:
     proof = evaluation(tuned=0.5, incumbent=0.9)
     said = proof.headline(judge(proof, Gate()))
     assert said.startswith("On 40 rows that the training never saw, the fine-tuned model is worse than ft:v1 by 0.400")
-    assert "0 of the 20 general questions that the base answers (0%, 95 % interval 0% to 16%)" in said
+    assert "0 of the 20 general questions that the base answers (0%, 95 % interval 0% to 16%; 200 were asked)" in said
     assert "The gate is not passed: " in said
     better = evaluation()
     assert better.headline(judge(better, Gate())).endswith("The gate is passed.")

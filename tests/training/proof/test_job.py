@@ -1,4 +1,4 @@
-"""A job's proof from the trainer's entry on: what broke is said, what was trained is kept, what served before is asked."""
+"""A job's proof as the trainer makes it: what broke is said, what was trained is kept, what served is asked."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from training.directory import JobDirectory
 from training.job import Result, TrainingJob
 from training.methods import models
 from training.methods.outcome import Trained
-from training.proof import evaluate
+from training.proof import evaluate, report
 from training.proof.evaluation import Evaluation
 from training.proof.split import split
 
@@ -83,6 +83,19 @@ def test_a_proof_that_breaks_off_leaves_the_model_unproven(
     )
     page = directory.report_html.read_text()
     assert "is not proven: RuntimeError: no &lt;sandbox&gt;" in page
+
+
+def test_a_page_that_cannot_be_written_costs_no_model(
+    job: TrainingJob, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise ZeroDivisionError("of an axis")
+
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: Evaluation(error="none here"))
+    monkeypatch.setattr(report, "write", breaks)
+    result, _, directory = proven(job, tmp_path, None, tokenizer)
+    assert result.trained_tokens == 1
+    assert any("The report could not be written: ZeroDivisionError" in one["message"] for one in directory.events())
 
 
 def test_a_full_disk_is_no_broken_proof(
