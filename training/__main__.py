@@ -242,6 +242,7 @@ def _prove(
     if not verdict.passed:
         directory.event("The gate is not passed: " + "; ".join(verdict.reasons), level="warn")
     result = trained.result.model_copy(update={"verdict": verdict})
+    evaluation.summary = evaluation.headline(verdict)
     write_atomically(directory.evaluation, evaluation)
     try:
         write(directory, job, data, evaluation, result, parts)

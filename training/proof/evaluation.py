@@ -94,6 +94,7 @@ class Evaluation(BaseModel):
         failures: graders that failed.
         sides: rows that got worse, then those that got better, then others.
         error: what broke the proof off.
+        summary: `headline` with the gate's verdict, as page and API show it.
     """
 
     grader: str = ""
@@ -106,6 +107,7 @@ class Evaluation(BaseModel):
     sides: list[Side] = []
     forgetting: Forgetting | None = None
     error: str | None = None
+    summary: str = ""
 
     @property
     def main(self) -> Comparison | None:

@@ -65,7 +65,6 @@ def write(
         "data": data,
         "evaluation": evaluation,
         "result": result,
-        "headline": evaluation.headline(result.verdict) if result.verdict else "",
         "graded": graded(evaluation),
         "run": _run(directory, job, data, result, parts),
         "alike": parts.alike,

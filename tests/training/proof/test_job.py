@@ -60,6 +60,8 @@ def test_base_incumbent_and_result_answer_and_the_gate_judges_by_the_incumbent(
     assert result.verdict is not None
     assert "over ft:tiny:o::v1" in result.verdict.reasons[0]
     assert model.active_adapters == ["default"]
+    assert proof.summary.startswith("On 10 rows that the training never saw")
+    assert proof.summary in directory.report_markdown.read_text()
     assert "ft:tiny:o::v1" in directory.report_html.read_text()
     assert "| similarity | ft:tiny:o::v1 |" in directory.report_markdown.read_text()
 

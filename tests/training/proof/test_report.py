@@ -39,6 +39,7 @@ def written(folder: Path, proof: Evaluation) -> tuple[str, str]:
         hyperparameters={"n_epochs": 2},
         verdict=judge(proof, Gate()),
     )
+    proof.summary = proof.headline(judge(proof, Gate()))
     rows = [Task((), {}, line) for line in range(30)]
     parts = Parts[Task](rows[:18], rows[18:20], rows[20:])
     report.write(directory, job, DataReport(file="f", rows=30), proof, result, parts)  # pyright: ignore
