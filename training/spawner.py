@@ -27,6 +27,7 @@ PRELOADED = (
     "training.methods.reinforcement",
     "training.proof.evaluate",
     "training.proof.report",
+    "training.proof.split",
     "training.render",
 )
 
