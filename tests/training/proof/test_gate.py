@@ -41,6 +41,7 @@ def test_the_gate_lets_through_what_is_surely_better_and_forgot_little() -> None
     assert judge(evaluation(), Gate()).passed
     assert judge(evaluation(tuned=0.5), Gate(min_score=0.4)).passed
     assert judge(evaluation(incumbent=0.5), Gate()).passed
+    assert judge(evaluation(kept=17), Gate()).passed, "3 of 20 lost, surely more than 5 %"
 
 
 @pytest.mark.parametrize(
