@@ -1,7 +1,7 @@
 """Kills at random moments, and what became of the jobs: the trainer, the server, both, `KILLS` times each.
 
 Jobs on a tiny random model run one after another while a killer strikes at random. Every job must end as an untouched
-one: succeeded, every step there, the same final loss, never two trainers at once.
+one: succeeded, every step there with the same loss to the last bit, never two trainers at once.
 """
 
 import json
@@ -27,7 +27,6 @@ JOBS = 12  # they run one after another while the killing goes on
 LONGEST_WAIT_SECONDS = 16.0
 JOB_SECONDS = 300.0  # a job takes seconds; this is for one that does not end
 STOP_SECONDS = 60.0
-TOLERANCE = 0.02  # of the final loss, against a job that nobody touched
 SERVE = ("server.cli", "serve")
 QUICK: Any = {"n_epochs": 6, "batch_size": 4, "replay_share": 0}
 
@@ -93,7 +92,7 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| killed | times | jobs | succeeded | as untouched (steps, final loss) | two trainers at once |",
+        "| killed | times | jobs | succeeded | as untouched (every step's loss) | two trainers at once |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -159,9 +158,7 @@ def _steps(server: Victim, job: str) -> list[tuple[int, float]]:
 
 
 def _same(steps: list[tuple[int, float]], wanted: list[tuple[int, float]]) -> bool:
-    got, reference = dict(steps), dict(wanted)
-    last = max(reference)
-    return got.keys() == reference.keys() and abs(got[last] / reference[last] - 1) <= TOLERANCE
+    return dict(steps) == dict(wanted)  # of a step trained again, the last time counts
 
 
 def _twice(steps: list[tuple[int, float]]) -> bool:

@@ -17,7 +17,7 @@ from demo.tasks import GROUNDED, TICKETS, Task, word
 from training.job import Gate
 
 Line = dict[str, Any]
-USUAL = Gate()
+USUAL = Gate(max_retention_loss=0.5)  # a base of 135M parameters loses a third of the little it knows
 
 EQUAL = {
     "type": "string_check",
@@ -129,6 +129,10 @@ _SUBJECTS = (
         "music",
         "winter",
         "the Moon",
+        "ice",
+        "lamps",
+        "soap",
+        "coins",
         "trains",
         "gardens",
         "sleep",
@@ -143,7 +147,7 @@ def _brevity() -> tuple[list[Line], list[Line]]:
     """Questions whose answers a grader measures: nobody writes them down."""
     rows = [{"messages": [{"role": "user", "content": f"Tell me about {subject}."}]} for subject in _SUBJECTS]
     random.Random("brevity").shuffle(rows)
-    return rows[:16], rows[16:]
+    return rows[:-12], rows[-12:]  # two choose the checkpoint, ten prove
 
 
 _SHORT = {  # full marks for one whole sentence of at most twelve words, less for each word more
@@ -229,7 +233,7 @@ RECIPES = {
         Recipe(
             "short-answers",
             "answers in one short sentence (reinforcement)",
-            "24 questions without answers; a Python grader measures what the model says.",
+            "28 questions without answers; a Python grader measures what the model says.",
             "Ask for one sentence in the prompt, or set max_tokens; train where a prompt does not hold.",
             {
                 "type": "reinforcement",

@@ -239,11 +239,17 @@ class JobQueue:
         Raises:
             InvalidState: what the job needs went away while it waited.
         """
+        parent = self._copy(row, row.parent, "parent") if row.parent else None
+        incumbent_name = self._served(row.gate.get("alias")) or row.parent
+        copied = incumbent_name is not None and incumbent_name != row.parent
+        incumbent = self._copy(row, incumbent_name, "incumbent") if incumbent_name and copied else parent
         job = TrainingJob(
             id=row.id,
             base_model=self._base.name,
             base_path=self._base.path,
-            parent=self._copy_parent(row),
+            parent=parent,
+            incumbent=incumbent,
+            incumbent_name=incumbent_name,
             training_file=self._path(row.training_file, "training_file"),
             validation_file=self._path(row.validation_file, "validation_file") if row.validation_file else None,
             retention_file=self._path(row.retention_file, "retention_file") if row.retention_file else None,
@@ -255,20 +261,25 @@ class JobQueue:
         )
         return JobDirectory.create(self._jobs.directory(row.id).path.absolute(), job)
 
-    def _copy_parent(self, row: JobRow) -> Path | None:
-        """The adapter a job goes on from, in the job's own directory: it may be removed meanwhile."""
-        if row.parent is None:
+    def _served(self, alias: str | None) -> str | None:
+        """The version that answers most of an alias's requests; None where there is no such alias yet."""
+        if alias is None or not self._catalog.is_alias(alias):
             return None
-        target = self._jobs.directory(row.id).path.absolute() / "parent"
+        weights = self._catalog.registry.alias(alias).weights
+        return max(weights, key=lambda version: weights[version])
+
+    def _copy(self, row: JobRow, name: str, folder: str) -> Path:
+        """A model that the job needs, in the job's own directory: it may be removed meanwhile."""
+        target = self._jobs.directory(row.id).path.absolute() / folder
         if not target.exists():
             registry = self._catalog.registry
             try:
-                digest = registry.get(row.parent).digest
+                digest = registry.get(name).digest
             except AdapterNotFound:
                 raise InvalidState(
-                    f"the model {row.parent}, from which the job was to go on, was removed while it waited", "model"
+                    f"the model {name}, which the job starts from or has to beat, was removed while it waited", "model"
                 ) from None
-            partial = target.with_name(".parent")
+            partial = target.with_name(f".{folder}")
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(registry.store.path(digest), partial)
             partial.rename(target)
@@ -343,6 +354,14 @@ class JobQueue:
             return
         if not verdict.passed:
             directory.event(f"{verdict.alias} stays where it is: the gate is not passed", level="warn")
+            return
+        judged, serves = directory.job().incumbent_name, self._served(verdict.alias)
+        if serves is not None and serves != judged:
+            directory.event(
+                f"{verdict.alias} stays where it is: it serves {serves} by now, and the job was judged against "
+                f"{judged or 'the base'}",
+                level="warn",
+            )
             return
         try:
             self._catalog.set_alias(verdict.alias, {row.result_name: 1}, self._organization)

@@ -114,6 +114,37 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """Like `tiny`, but with bytes for tokens: SmolLM2's 49,152 logits are most of a tiny model's step."""
+    import torch
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    byte = Tokenizer(BPE({letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    byte.pre_tokenizer, byte.decoder = ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    marks: dict[str, Any] = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    bytewise = PreTrainedTokenizerFast(tokenizer_object=byte, extra_special_tokens=["<|im_start|>"], **marks)
+    bytewise.chat_template = tokenizer.chat_template
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(bytewise),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        eos_token_id=bytewise.eos_token_id,
+        initializer_range=0.3,
+    )
+    path = tmp_path_factory.mktemp("models") / "small"
+    LlamaForCausalLM(config).save_pretrained(path)
+    bytewise.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tiny: Path) -> BaseModel:
     return BaseModel.read(tiny)
 

@@ -22,6 +22,8 @@ from training.job import Failure, Preference, Reinforcement, Result, Supervised,
 
 if TYPE_CHECKING:
     from training.methods.outcome import Trained
+    from training.proof.evaluation import Evaluation
+    from training.proof.split import Parts
 
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -60,6 +62,7 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
     Args:
         on_lock: called once no other trainer can run the job.
     """
+    _use_one_gpu()
     with directory.running():
         on_lock()
         try:
@@ -67,6 +70,14 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
         except Interrupted:
             return GO_ON_LATER
     return 0 if isinstance(outcome, Result) else 1
+
+
+def _use_one_gpu() -> None:
+    """Have the first of the GPUs be the only one: transformers splits a batch over all it sees, and our losses do not.
+
+    Before CUDA is used in this process; what is set then holds for every library.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
 def _must_start_afresh(directory: JobDirectory) -> bool:
@@ -97,13 +108,17 @@ def _outcome(directory: JobDirectory) -> Result | Failure:
         result = Failure(code=error.code, message=str(error), param=error.param)
     except Exception as error:  # noqa: BLE001 (the process border: the traceback is logged, the job fails)
         traceback.print_exc()
-        if any(sign in str(error) for sign in _NO_ROOM):
+        if _no_room(error):
             shutil.rmtree(directory.checkpoints, ignore_errors=True)  # makes room to say so; a failed job needs none
             result = Failure(code=DiskFull.code, message="the disk is full: free some room, and start the job again")
         else:
             result = Failure(code="server_error", message=f"the trainer broke off: {type(error).__name__}: {error}")
     directory.finish(result)
     return result
+
+
+def _no_room(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _NO_ROOM)
 
 
 def run(job: TrainingJob, directory: JobDirectory) -> Result:
@@ -125,26 +140,31 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
 
     from transformers import AutoConfig, AutoTokenizer
 
+    from training.proof.split import split
+
     config = AutoConfig.from_pretrained(job.base_path)
     tokenizer = AutoTokenizer.from_pretrained(job.base_path)
+    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
+        tokenizer.pad_token = tokenizer.eos_token
     limit = config.max_position_embeddings
     report = check.check(
         job.training_file, job.method.type, validation=job.validation_file, tokenizer=tokenizer, limit=limit
     )
     write_atomically(directory.data_report, report)
     _heed(report, job, directory)
-    if held_out is None:
-        rows, held_out = reading.hold_out(rows, job.seed)
-        directory.event(f"No validation file: {len(held_out)} of the training file's rows are held out")
-    hyperparameters = defaults.resolve(job.method, rows=len(rows), hidden_size=config.hidden_size)
+    parts = split(rows, held_out, job.seed)
+    if parts.alike:
+        directory.event(f"The rows are too much alike to hold some apart: {parts.alike}", level="warn")
+    hyperparameters = defaults.resolve(job.method, rows=len(parts.train), hidden_size=config.hidden_size)
     directory.event(
-        f"Files validated: {len(rows)} rows to train on ({report.tokens.total} tokens in the file), "
-        f"{len(held_out)} to validate; {hyperparameters.n_epochs} epochs, batch size {hyperparameters.batch_size}, "
+        f"Files validated: {len(parts.train)} rows to train on ({report.tokens.total} tokens in the file), "
+        f"{len(parts.selection)} to choose the checkpoint, {len(parts.proof)} for the proof; "
+        f"{hyperparameters.n_epochs} epochs, batch size {hyperparameters.batch_size}, "
         f"learning rate {hyperparameters.learning_rate:.2g}",
         data={"hyperparameters": hyperparameters.wire(job.method)},
     )
-    trained = _train(job, directory, tokenizer, rows, held_out, hyperparameters, limit)
-    return _prove(trained, job, directory, tokenizer, held_out, report)
+    trained = _train(job, directory, tokenizer, parts.train, parts.selection, hyperparameters, limit)
+    return _prove(trained, job, directory, tokenizer, parts, report)
 
 
 def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Row] | None]:
@@ -211,33 +231,61 @@ def _train(
 
 
 def _prove(
-    trained: "Trained",
-    job: TrainingJob,
-    directory: JobDirectory,
-    tokenizer: Any,
-    held_out: list[Row],
-    data: DataReport,
+    trained: "Trained", job: TrainingJob, directory: JobDirectory, tokenizer: Any, parts: "Parts[Row]", data: DataReport
 ) -> Result:
+    """Judge the result and write the report. Whatever goes wrong here, what was trained is kept, unproven."""
     from training.proof.evaluate import evaluate
-    from training.proof.evaluation import KL_WARNING, judge
+    from training.proof.evaluation import Evaluation, judge
     from training.proof.report import write
 
-    evaluation = evaluate(trained.model, tokenizer, job, held_out, directory.event)
-    for comparison in (*evaluation.comparisons, evaluation.forgetting.retention):
-        directory.event(comparison.sentence()[0].upper() + comparison.sentence()[1:], data=comparison.model_dump())
-    kl = evaluation.forgetting.kl
-    directory.event(
-        f"Distance from the base on general prompts: {kl:.3f} nats a token",
-        level="warn" if kl > KL_WARNING else "info",
-        data={"kl": kl},
-    )
+    try:
+        evaluation = evaluate(trained.model, tokenizer, job, parts.proof, directory.event)
+    except Exception as error:
+        if _no_room(error):
+            raise
+        traceback.print_exc()
+        evaluation = Evaluation(error=f"{type(error).__name__}: {error}")
+        directory.event(
+            f"The proof broke off, the model is kept unproven: {type(error).__name__}: {error}", level="error"
+        )
+    _tell(evaluation, directory)
     verdict = judge(evaluation, job.gate)
     if not verdict.passed:
         directory.event("The gate is not passed: " + "; ".join(verdict.reasons), level="warn")
     result = trained.result.model_copy(update={"verdict": verdict})
+    evaluation.summary = evaluation.headline(verdict)
     write_atomically(directory.evaluation, evaluation)
-    write(directory, job, data, evaluation, result)
+    try:
+        write(directory, job, data, evaluation, result, parts)
+    except Exception as error:
+        if _no_room(error):
+            raise
+        traceback.print_exc()
+        directory.event(f"The report could not be written: {type(error).__name__}: {error}", level="error")
     return result
+
+
+def _tell(evaluation: "Evaluation", directory: JobDirectory) -> None:
+    from training.proof.evaluation import KL_WARNING
+
+    for comparison in (*evaluation.comparisons, *evaluation.incumbent):
+        directory.event(comparison.sentence()[0].upper() + comparison.sentence()[1:], data=comparison.model_dump())
+    for failure in evaluation.failures:
+        directory.event(f"The grader {failure.sentence()}", level="error", data=failure.model_dump())
+    for arm in evaluation.arms:
+        if arm.cut:
+            directory.event(
+                f"{arm.cut} answers of {arm.name} {arm.model} did not end within {evaluation.max_answer_tokens} tokens "
+                "or went round in circles; they are judged as far as they go"
+            )
+    if evaluation.forgetting is not None:
+        kl = evaluation.forgetting.kl
+        directory.event(evaluation.forgetting.sentence())
+        directory.event(
+            f"Distance from the base on general prompts: {kl:.3f} nats a token",
+            level="warn" if kl > KL_WARNING else "info",
+            data={"kl": kl},
+        )
 
 
 if __name__ == "__main__":

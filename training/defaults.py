@@ -20,8 +20,10 @@ from training.job import (
 LORA_RANK = 16
 LORA_ALPHA = 32
 EARLY_STOPPING_PATIENCE = 2  # evaluations, one an epoch, without a better validation loss
-VALIDATION_SHARE = 0.1
-MAX_VALIDATION_ROWS = 200
+SELECTION_SHARE = 0.05  # of the rows, to choose the checkpoint by
+MAX_SELECTION_ROWS = 100
+PROOF_SHARE = 0.1
+MAX_PROOF_ROWS = 200  # more would only narrow the interval
 REPLAY_SHARE = 0.1  # cut the KL on general prompts from 0.65 to 0.135 nats a token in our trial
 MIN_ROWS = 10  # OpenAI's minimum
 BETA = 0.1  # of the DPO paper, and OpenAI's

@@ -91,10 +91,11 @@ class Gate(BaseModel):
 
     Attributes:
         alias: the alias to move; None: the gate only judges.
-        min_gain: lower end of the 95 % interval of the first grader's gain over the base, at least this.
+        min_gain: the 95 % interval of the first grader's gain over the incumbent, or the base, lies above this.
         min_score: the first grader's mean score, at least this.
         max_kl: nats a token to the base on general prompts, at most this (0.2 is worth a warning, 0.5 is damage).
-        max_retention_loss: share of the retention set's answers lost, at most this.
+        max_retention_loss: of the general questions that the base answers, the lower end of the interval of the share
+            that is lost, at most this.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +127,8 @@ class TrainingJob(BaseModel):
     Attributes:
         base_model: served name of the base, `base_path` its folder.
         parent: folder of the adapter to go on from; None: from the base itself.
+        incumbent: folder of what the result has to beat, served as `incumbent_name`: what the gate's alias names, or
+            else the parent; None: the base alone.
         training_file, validation_file: JSONL; without the second, a tenth of the first is held out.
         retention_file: JSONL of `{"prompt", "expect"}` beside the built-in questions on what must not be forgotten.
         seed: of the split, the order of the data, LoRA's initial weights, and sampling.
@@ -138,6 +141,8 @@ class TrainingJob(BaseModel):
     base_model: str
     base_path: Path
     parent: Path | None = None
+    incumbent: Path | None = None
+    incumbent_name: str | None = None
     training_file: Path
     validation_file: Path | None = None
     retention_file: Path | None = None

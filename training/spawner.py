@@ -8,6 +8,7 @@ On standard input a line a trainer: {"id": n, "job": path of its description, "e
 ends with its input; trainers that run then go on.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ PRELOADED = (
     "training.methods.reinforcement",
     "training.proof.evaluate",
     "training.proof.report",
+    "training.proof.split",
     "training.render",
 )
 
@@ -43,6 +45,7 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
     os.dup2(2, 1)  # what a library prints on its import, or a trainer before it has its log, is no answer
     for module in PRELOADED:
         importlib.import_module(module)
+    gc.freeze()  # imports are no garbage: each trainer took a second to look through them, and copied their pages
     children: dict[int, int] = {}
 
     def reap(_signal: int = 0, _frame: FrameType | None = None) -> None:

@@ -17,10 +17,10 @@ from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData
 from training.graders.default import DEFAULT_GRADERS
-from training.graders.grade import grade
 from training.graders.judge import Judge
 from training.graders.models import Grader
-from training.proof.statistics import Comparison, compare
+from training.proof.scoring import BASE, TUNED, score
+from training.proof.statistics import Comparison
 from training.render import tools, turns
 
 AT_ONCE = 32
@@ -41,7 +41,7 @@ def evaluate(
     key: str,
     as_json: bool,
 ) -> int:
-    """Print the comparison; return the exit status: 0 where nothing went wrong, whatever the result."""
+    """Print the comparison; return the exit status: 0 whatever the result, 1 where a grader or a model failed."""
     console = Console()
     try:
         rows = read(data, "supervised", "data", min_rows=1)
@@ -53,16 +53,24 @@ def evaluate(
     base, answers = asked
     items = [{"reference": row.answer, "messages": turns(row.prompt)} for row in rows]
     judge = Judge.from_environment()
-    comparisons: list[Comparison] = []
-    for grader in chosen:
-        scores = [[one.score for one in grade(grader, items, texts, judge)] for texts in answers]
-        comparisons.append(compare(grader.name, scores[0], scores[1]))
+    scored = [score(grader, items, {BASE: answers[0], TUNED: answers[1]}, judge) for grader in chosen]
+    comparisons = [one for scores in scored if (one := scores.compare(BASE, base))]
+    failures = [scores.failure for scores in scored if scores.failure]
     if as_json:
-        content = {"base": base, "model": model, "comparisons": [one.model_dump() for one in comparisons]}
+        content = {
+            "base": base,
+            "model": model,
+            "comparisons": [one.model_dump() for one in comparisons],
+            "failures": [one.model_dump() for one in failures],
+        }
         print(json.dumps(content, indent=2))
     else:
         _print(console, base, model, comparisons)
-    return 0
+    for failure in failures:
+        Console(stderr=True).print(
+            f"error: the grader {failure.sentence()}", style="red", highlight=False, markup=False
+        )
+    return 1 if failures else 0
 
 
 def _graders(path: Path | None) -> Sequence[Grader]:
@@ -127,17 +135,8 @@ async def _checked(request: Any) -> dict[str, Any]:
 
 
 def _print(console: Console, base: str, model: str, comparisons: Sequence[Comparison]) -> None:
-    table = Table("", base, model, "difference", "95 % interval", "n", "would have shown")
     for one in comparisons:
-        table.add_row(
-            one.grader,
-            f"{one.base:.3f}",
-            f"{one.tuned:.3f}",
-            f"{one.difference:+.3f}",
-            f"{one.low:+.3f} to {one.high:+.3f}",
-            str(one.n),
-            f"{one.smallest_effect:.3f}",
-        )
-    console.print(table)
-    for one in comparisons:
-        console.print(one.sentence(), highlight=False)
+        table = Table(*one.cells(), title=f"{one.grader}: {base} against {model}", title_justify="left")
+        table.add_row(*one.cells().values())
+        console.print(table)
+        console.print(one.sentence(), highlight=False, markup=False)

@@ -115,7 +115,7 @@ def test_jobs_created_at_once_get_a_number_each(http: httpx.Client, file_id: str
         ({"training_file": "file-gone"}, "training_file", "the file file-gone expired while the job waited"),
         ({"validation_file": "file-gone"}, "validation_file", "the file file-gone expired while the job waited"),
         ({"retention_file": "file-gone"}, "retention_file", "the file file-gone expired while the job waited"),
-        ({"parent": "ft:gone"}, "model", "the model ft:gone, from which the job was to go on, was removed"),
+        ({"parent": "ft:gone"}, "model", "the model ft:gone, which the job starts from or has to beat, was removed"),
     ],
 )
 def test_what_went_away_while_a_job_waited_ends_it(

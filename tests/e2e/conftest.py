@@ -94,11 +94,16 @@ def engines(server: Server) -> list[psutil.Process]:
 def run_recipe(client: openai.OpenAI, name: str, suffix: str) -> FineTuningJob:
     """A recipe as a user of the server would run it."""
     recipe = RECIPES[name]
-    return run_job(client, recipe.make(), recipe.method, suffix)
+    gate = {f"gate.{key}": str(value) for key, value in recipe.gate.model_dump(exclude_defaults=True).items()}
+    return run_job(client, recipe.make(), recipe.method, suffix, gate)
 
 
 def run_job(
-    client: openai.OpenAI, rows: tuple[list[Line], list[Line]], method: dict[str, Any], suffix: str
+    client: openai.OpenAI,
+    rows: tuple[list[Line], list[Line]],
+    method: dict[str, Any],
+    suffix: str,
+    metadata: dict[str, str] | None = None,
 ) -> FineTuningJob:
     """A job on rows to train on and rows held out, to its end."""
     files: list[str] = []
@@ -108,7 +113,13 @@ def run_job(
     kind = method["type"]
     wanted: Any = {"type": kind, kind: {key: value for key, value in method.items() if key != "type"}}
     job = client.fine_tuning.jobs.create(
-        model=base.NAME, training_file=files[0], validation_file=files[1], suffix=suffix, seed=1, method=wanted
+        model=base.NAME,
+        training_file=files[0],
+        validation_file=files[1],
+        suffix=suffix,
+        seed=1,
+        method=wanted,
+        metadata=metadata or {},
     )
     return finetune.follow(client, job)
 

@@ -9,10 +9,10 @@ from tests.conftest import ROOT
 LIMIT_SECONDS = 400  # where Maven has fetched nothing yet
 
 
-def maven(environment: Mapping[str, str], *flags: str) -> str:
+def maven(environment: Mapping[str, str], *flags: str, limit_seconds: float = LIMIT_SECONDS) -> str:
     """Run the tests; each must pass, or be skipped for want of its variable. Returns what Maven printed."""
     command = ["/usr/bin/env", "mvn", "-B", "-ntp", "test", *flags]
-    ran = processes.run(command, cwd=ROOT / "clients" / "java", environment=environment, limit_seconds=LIMIT_SECONDS)
+    ran = processes.run(command, cwd=ROOT / "clients" / "java", environment=environment, limit_seconds=limit_seconds)
     assert ran.returncode == 0, ran.stdout[-6000:]
     return ran.stdout
 

@@ -116,7 +116,7 @@ def test_a_gate_that_is_not_passed_keeps_the_model_and_the_alias(
     client: openai.OpenAI, supervised: FineTuningJob
 ) -> None:
     said = messages(client, supervised)
-    assert any("The gate is not passed: names it gained" in message for message in said)
+    assert any("The gate is not passed: 7 rows were judged; a verdict takes 10" in message for message in said)
     assert "ft:tiny:cities stays where it is: the gate is not passed" in said
     assert client.models.retrieve(str(supervised.fine_tuned_model)).id == supervised.fine_tuned_model
     with pytest.raises(openai.NotFoundError):
@@ -131,9 +131,9 @@ def test_reports(client: openai.OpenAI, server: Server, supervised: FineTuningJo
     assert "30 rows" in server.get(f"{root}/data_report?format=markdown").text
     figures = server.get(f"{root}/report?format=json").json()
     assert figures["comparisons"][0]["grader"] == "names it"
-    assert figures["comparisons"][0]["n"] == 3
-    assert len(figures["sides"]) == 3
-    assert figures["forgetting"]["retention"]["n"] >= 24
+    assert figures["comparisons"][0]["n"] == 7
+    assert len(figures["sides"]) == 7
+    assert figures["forgetting"]["asked"] >= 60
     page = server.get(f"{root}/report")
     assert page.headers["content-type"].startswith("text/html")
     for part in (

@@ -31,7 +31,7 @@ def gradients(
     peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     tokens: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[:2].numel()))
-    extra = {} if trainer_class is SFTTrainer else {"data_collator": DataCollatorForSeq2Seq(tokenizer)}
+    extra: dict[str, Any] = {} if trainer_class is SFTTrainer else {"data_collator": DataCollatorForSeq2Seq(tokenizer)}
     trainer = trainer_class(
         model=peft_model,
         args=SFTConfig(

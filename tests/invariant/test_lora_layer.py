@@ -16,8 +16,9 @@ def outputs(*, ours: bool, autocast: bool, **config: Any) -> list[torch.Tensor]:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if autocast else torch.float32
     base = torch.nn.Sequential(torch.nn.Linear(*WIDTHS, dtype=dtype))
-    lora = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["0"], "init_lora_weights": False, **config})
-    model = get_peft_model(base, lora_layer.use_in(lora) if ours else lora).train()  # pyright: ignore[reportArgumentType]
+    wanted: dict[str, Any] = {"r": 4, "lora_alpha": 6, "target_modules": ["0"], "init_lora_weights": False, **config}
+    lora = LoraConfig(**wanted)
+    model: Any = get_peft_model(base, lora_layer.use_in(lora) if ours else lora).train()  # pyright: ignore[reportArgumentType]
     assert isinstance(model.base_model.model[0], lora_layer.Linear) == ours
     x = torch.randn(3, 5, WIDTHS[0], dtype=dtype, requires_grad=True)
     torch.manual_seed(1)  # for dropout

@@ -92,6 +92,7 @@ def test_langchain4j(
             "-Dtest=RetrievalTest,ChatModelTest,StreamingChatModelTest,EmbeddingModelTest",
         ),
         "-Dsurefire.failIfNoSpecifiedTests=false",
+        limit_seconds=HOUR,
     )
     figures["tests of LangChain4j's: passed, switched off"] = {
         name: java.passed(printed, name) for name in ("ChatModelTest", "StreamingChatModelTest", "EmbeddingModelTest")
@@ -164,7 +165,7 @@ def test_export(
                     }
                 )
     (tmp_path / "reference.json").write_text(json.dumps(references))
-    printed = java.maven({"TUNEPORT_EXPORTED": str(tmp_path / "onnx")}, "-pl", "djl")
+    printed = java.maven({"TUNEPORT_EXPORTED": str(tmp_path / "onnx")}, "-pl", "djl", limit_seconds=HOUR)
     assert java.passed(printed, "LocalModelTest") == (1, 0)
     figures["greedy tokens alike in the JVM"] = sum(one["tokens"] for one in references)
     assert figures["greedy tokens alike in the JVM"] >= 100

@@ -15,13 +15,13 @@ LIMIT_SECONDS = 110.0
 
 
 class Spawner:
-    """`python -m training --wait`, and what it says of each trainer."""
+    """`python -m training --wait`, by way of mortal.py, and what it says of each trainer."""
 
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._limit_seconds = limit_seconds
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the spawner lives)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "training", "--wait"],
+            [sys.executable, "-P", "-m", "tests.training.mortal", "--wait"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from training.errors import TrainingDiverged
-from training.methods.guards import MAX_WARNINGS, Guards
+from training.methods.loop.guards import MAX_WARNINGS, Guards
 
 
 def warnings(

@@ -6,6 +6,7 @@ in our trials, "Deduplicating Training Data Makes Language Models Better" (2022)
 
 import re
 from collections.abc import Hashable, Iterable
+from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -21,6 +22,27 @@ MIN_WORDS = 8  # below, three words in common are no likeness
 _WORDS = re.compile(r"\w+")
 
 
+@cache
+def _empty() -> MinHash:
+    return MinHash(num_perm=PERMUTATIONS)
+
+
+def signature(text: str) -> MinHash | None:
+    """What near duplicates have nearly in common; None where the text is too short to have any."""
+    words = _WORDS.findall(text.lower())
+    if len(words) < MIN_WORDS:
+        return None
+    signed = _empty().copy()
+    signed.update_batch({" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)})
+    return signed
+
+
+def alike(hashes: np.ndarray, other: MinHash) -> bool:
+    """Whether two are as near as the index only guesses; `hashes` as 32 bits each, for there are many to keep."""
+    same = np.count_nonzero(hashes == other.hashvalues.astype(np.uint32))
+    return bool(same >= NEAR * PERMUTATIONS)
+
+
 class Duplicates:
     """Exact and near duplicates within a file, and rows that another file holds too.
 
@@ -32,36 +54,34 @@ class Duplicates:
         self.drops: dict[int, str] = {}
         self._exact: dict[bytes, int] = {}
         self._near = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
-        self._empty = MinHash(num_perm=PERMUTATIONS)
         self._other_exact: dict[bytes, int] = {}
         self._other_near = MinHashLSH(threshold=NEAR_LEAKAGE, num_perm=PERMUTATIONS)
         self._signatures: dict[Hashable, np.ndarray] = {}
         self._lines: dict[str, list[int]] = {"same": [], "near": [], "leaked": [], "nearly_leaked": []}
         for row in other:
             self._other_exact.setdefault(_digest(row.text), row.line)
-            signature = self._signature(row.text)
-            if signature is not None:
-                self._other_near.insert(row.line, signature)
+            if (signed := signature(row.text)) is not None:
+                self._other_near.insert(row.line, signed)
 
     def add(self, row: Row) -> None:
         """See a row."""
-        digest, signature = _digest(row.text), self._signature(row.text)
+        digest, signed = _digest(row.text), signature(row.text)
         if digest in self._other_exact:
             self._note("leaked", row.line, f"the validation file has it too, in line {self._other_exact[digest]}")
-        elif signature is not None and self._other_exact and (twins := self._other_near.query(signature)):
+        elif signed is not None and self._other_exact and (twins := self._other_near.query(signed)):
             self._note("nearly_leaked", row.line, f"the validation file has nearly the same in line {twins[0]}")
         first = self._exact.setdefault(digest, row.line)
         if first != row.line:
             self._note("same", row.line, f"the same as line {first}")
             return
-        if signature is None:
+        if signed is None:
             return
-        twin = next((one for one in self._near.query(signature) if self._alike(one, signature)), None)
+        twin = next((one for one in self._near.query(signed) if alike(self._signatures[one], signed)), None)
         if twin is not None:
             self._note("near", row.line, f"nearly the same as line {twin}")
         else:
-            self._near.insert(row.line, signature, check_duplication=False)
-            self._signatures[row.line] = signature.hashvalues.astype(np.uint32)
+            self._near.insert(row.line, signed, check_duplication=False)
+            self._signatures[row.line] = signed.hashvalues.astype(np.uint32)
 
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""
@@ -88,19 +108,6 @@ class Duplicates:
     def _note(self, kind: str, line: int, why: str) -> None:
         self._lines[kind].append(line)
         self.drops.setdefault(line, why)
-
-    def _signature(self, text: str) -> MinHash | None:
-        words = _WORDS.findall(text.lower())
-        if len(words) < MIN_WORDS:
-            return None
-        signature = self._empty.copy()
-        signature.update_batch({" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)})
-        return signature
-
-    def _alike(self, line: Hashable, signature: MinHash) -> bool:
-        """Whether the candidate is as near as the index only guesses."""
-        same = np.count_nonzero(self._signatures[line] == signature.hashvalues.astype(np.uint32))
-        return bool(same >= NEAR * PERMUTATIONS)
 
 
 class Contradictions:

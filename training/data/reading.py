@@ -1,18 +1,14 @@
-"""Files of rows: read line by line, refused with every faulty line named, split without leakage."""
+"""Files of rows: read line by line, refused with every faulty line named."""
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from training.data.jsonl import NotJsonLines, lines
 from training.data.rows import Kind, Row, parse
-from training.defaults import MAX_VALIDATION_ROWS, MIN_ROWS, VALIDATION_SHARE
+from training.defaults import MIN_ROWS
 from training.errors import InvalidTrainingData
 
 MAX_PROBLEMS_SHOWN = 20
-
-AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 def read(path: Path, kind: Kind, param: str = "training_file", min_rows: int = MIN_ROWS) -> list[Row]:
@@ -45,24 +41,3 @@ def fail_on(problems: Sequence[str], param: str) -> None:
     if problems:
         more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
         raise InvalidTrainingData("\n".join(problems[:MAX_PROBLEMS_SHOWN]) + more, param)
-
-
-def hold_out(rows: Sequence[AnyRow], seed: int) -> tuple[list[AnyRow], list[AnyRow]]:
-    """Split off a validation set: a tenth, at least one and at most 200 rows, drawn by `seed`.
-
-    Rows with the same prompt stay together, so that nothing held out was trained on.
-    """
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(tuple(message.text for message in row.prompt), []).append(index)
-    wanted = max(1, min(MAX_VALIDATION_ROWS, round(VALIDATION_SHARE * len(rows))))
-    chosen: set[int] = set()
-    for group in random.Random(seed).sample(list(groups.values()), len(groups)):
-        if len(chosen) + len(group) <= wanted:
-            chosen.update(group)
-    if not chosen:  # one prompt for all: the rows differ in their answers only
-        chosen = set(random.Random(seed).sample(range(len(rows)), wanted))
-    return (
-        [row for index, row in enumerate(rows) if index not in chosen],
-        [row for index, row in enumerate(rows) if index in chosen],
-    )

@@ -1,4 +1,8 @@
-"""`grade`: a grader, answers and their rows in, a score for each out. An answer that cannot be graded scores 0."""
+"""`grade`: a grader, answers and their rows in, a score for each out.
+
+An answer that lacks what the grader reads scores 0. Where the grader itself fails, the grade says so:
+its 0 is no score.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,13 +31,15 @@ FAULTS = (
 class Grade:
     """A score, those it was made of, and what went wrong (with its details) where something did.
 
-    `tokens` are those that judges took, by model.
+    `tokens` are those that judges took, by model. `failed`: the grader did, or its judge, and `score` means nothing; an
+    answer that holds no JSON where the grader reads some is at fault itself.
     """
 
     score: float
     parts: dict[str, float] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    failed: bool = False
 
 
 def grade(
@@ -70,19 +76,23 @@ def _one(
             return Grade(value, {grader.name: value}, tokens={grader.model: tokens})
         text, reference = fill(grader.input, item, sample), fill(grader.reference, item, sample)
     except InvalidPath as error:
-        return Grade(0.0, {grader.name: 0.0}, {"invalid_variable_error": str(error)})
+        return _fault(grader.name, "invalid_variable_error", error, failed=not error.in_answer)
     except judge.JudgeRefused as error:
-        return Grade(0.0, {grader.name: 0.0}, {"model_grader_parse_error": str(error)})
+        return _fault(grader.name, "model_grader_parse_error", error)
     except judge.JudgeUnavailable as error:
-        return Grade(0.0, {grader.name: 0.0}, {"model_grader_server_error": str(error)})
+        return _fault(grader.name, "model_grader_server_error", error)
     if isinstance(grader, models.StringCheck):
         value = float(_compares(grader.operation, text, reference))
     else:
         try:
             value = similarity.similarity(grader.evaluation_metric, text, reference)
         except similarity.TooLong as error:
-            return Grade(0.0, {grader.name: 0.0}, {"other_error": str(error)})
+            return _fault(grader.name, "other_error", error)
     return Grade(value, {grader.name: value})
+
+
+def _fault(name: str, kind: str, error: Exception, failed: bool = True) -> Grade:
+    return Grade(0.0, {name: 0.0}, {kind: str(error)}, failed=failed)
 
 
 def _compares(operation: str, text: str, reference: str) -> bool:
@@ -97,7 +107,7 @@ def _compares(operation: str, text: str, reference: str) -> bool:
 
 def _python(name: str, verdict: sandbox.Verdict) -> Grade:
     faults: dict[str, str] = {"python_grader_runtime_error": verdict.error} if verdict.error else {}
-    return Grade(verdict.score, {name: verdict.score}, faults)
+    return Grade(verdict.score, {name: verdict.score}, faults, failed=bool(verdict.error))
 
 
 def _multi(
@@ -109,6 +119,7 @@ def _multi(
         row = {name: column[index] for name, column in columns.items()}
         parts = {name: one.score for name, one in row.items()}
         faults: dict[str, str] = {fault: text for one in row.values() for fault, text in one.faults.items()}
+        failed = any(one.failed for one in row.values())
         tokens: dict[str, int] = {}
         for one in row.values():
             for model, count in one.tokens.items():
@@ -116,6 +127,6 @@ def _multi(
         try:
             value = formula.calculate(grader.calculate_output, parts)
         except formula.InvalidFormula as error:
-            value, faults = 0.0, {**faults, "formula_parse_error": str(error)}
-        grades.append(Grade(value, parts, faults, tokens))
+            value, faults, failed = 0.0, {**faults, "formula_parse_error": str(error)}, True
+        grades.append(Grade(value, parts, faults, tokens, failed))
     return grades

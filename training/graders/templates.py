@@ -10,11 +10,17 @@ from typing import Any
 
 _HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace within: a search takes as long as the template, no longer
 _PATH = re.compile(r"(item|sample)((?:\.\w+|\[\d+\]|\[(?:'[^']*'|\"[^\"]*\")\])*)")
+_ANSWERS = re.compile(r"sample(?:\.output_json|\[['\"]output_json['\"]\])(?=[.\[])")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
 class InvalidPath(ValueError):
-    """A template names what is not there; the message says which path and what is there instead."""
+    """A template names what is not there; the message says which path and what is there instead.
+
+    `in_answer`: it is the model's answer that lacks it, in the JSON that was read of it or by being none.
+    """
+
+    in_answer = False
 
 
 def check_template(template: str) -> None:
@@ -66,7 +72,9 @@ def _follow(path: str, names: Mapping[str, Any]) -> Any:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, TypeError, ValueError):
             there = sorted(value)[:20] if isinstance(value, Mapping) else type(value).__name__
-            raise InvalidPath(f"{path!r}: no {key!r} in {there}"[:1_000]) from None
+            error = InvalidPath(f"{path!r}: no {key!r} in {there}"[:1_000])
+            error.in_answer = _ANSWERS.match(path) is not None
+            raise error from None
     return value
 
 

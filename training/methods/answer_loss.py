@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, Trainer
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from training.methods.loop.resume import ResumableTrainer
 from training.render import IGNORED
 
 CHUNK = 2048  # positions scored at once: their 49,152 logits are 400 MB in fp32
 SHARED_TOKENS_WORTH = 256  # fewer saved tokens do not pay for a second pass: 98 of 624 saved no time
 
 
-class AnswerLossTrainer(Trainer):
+class AnswerLossTrainer(ResumableTrainer):
     """Trainer for models whose `forward` is backbone, then LM head."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

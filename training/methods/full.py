@@ -131,7 +131,7 @@ def _write(folder: Path, original: Weights, tuned: Weights) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors: Weights = {}
     for name, weight in original.items():
-        u, s, v = torch.linalg.svd(tuned[name].float() - weight.float(), full_matrices=False)
+        u, s, v = torch.linalg.svd(tuned[name].to(weight.device).float() - weight.float(), full_matrices=False)
         root = s[:FULL_RANK].sqrt()
         key = f"base_model.model.{name.removesuffix('.weight')}"
         tensors[f"{key}.lora_B.weight"] = (u[:, :FULL_RANK] * root).contiguous()

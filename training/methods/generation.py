@@ -1,45 +1,147 @@
-"""Answers of the model in training, a batch at a time: for replay, for rewards and for the proof at the end."""
+"""Greedy answers of the model in training, a batch at a time: for replay, and for the proof at the end.
 
-from collections.abc import Sequence
+A loop of our own: no default of the base's (a repetition penalty, most often) changes what it says, for serving heeds
+none; what all prompts begin with is read once, and rows that have ended leave their batch. 100 questions of 45 tokens,
+30 of them the system prompt, took a third of the time of transformers' `generate`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 32
+BATCH_TOKENS = 32_768  # of prompts and answers together: 4 GB of an 8B model's cache
+ENDED = 0.1  # of a batch's rows have, before it is made smaller: each time the cache is copied
+PERIOD = 32  # tokens, of the longest repetition that is seen; looked for as often
+REPEATED = 4  # times in a row, and a greedy answer goes on so for ever
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text without its end of turn; `cut` where that did not come within the limit."""
+
+    text: str
+    cut: bool
+
+
+def answers(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_tokens: int
+) -> list[Answer]:
+    """`answer_ids` as text."""
+    ends = _ends(model, tokenizer)
+    return [
+        Answer(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), ids[-1] not in ends)
+        for ids in answer_ids(model, tokenizer, prompts, max_tokens)
+    ]
 
 
 def answer_ids(
     model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_tokens: int
 ) -> list[list[int]]:
-    """Greedy answers, each up to and with its end of turn where it comes within `max_tokens`.
+    """Greedy answers, each up to and with its end of turn where it comes within `max_tokens` and the context.
+
+    One that goes round in circles is left when that is seen: it would not end.
 
     Args:
-        model: a transformers causal language model.
-        prompts: token ids that end with the opening of an assistant turn. Rows are batched by length.
+        model: a transformers causal language model, with or without an adapter.
+        prompts: token ids that end with the opening of an assistant turn.
     """
+    ends, context = _ends(model, tokenizer), _plain(model).config.max_position_embeddings
+    found: list[list[int]] = [[] for _ in prompts]
+    for batch in _batches([len(prompt) + max_tokens for prompt in prompts]):
+        limits = [max(1, min(max_tokens, context - len(prompts[index]))) for index in batch]
+        for index, ids in zip(batch, _decode(model, [prompts[index] for index in batch], limits, ends), strict=True):
+            found[index] = ids
+    return found
+
+
+def _batches(tokens: Sequence[int]) -> Iterator[list[int]]:
+    """Rows by length, as many at a time as `BATCH_TOKENS` allow, padding counted."""
+    batch: list[int] = []
+    for row in sorted(range(len(tokens)), key=lambda row: tokens[row]):
+        if batch and (len(batch) + 1) * tokens[row] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _decode(model: Any, prompts: Sequence[list[int]], limits: Sequence[int], ends: set[int]) -> list[list[int]]:
     import torch
+    from transformers import DynamicCache
 
-    end = tokenizer.eos_token_id
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        inputs = tokenizer.pad(
-            {"input_ids": [prompts[index] for index in batch]}, padding_side="left", return_tensors="pt"
-        ).to(model.device)
-        with torch.inference_mode():
-            outputs = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
-        for index, output in zip(batch, outputs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            answers[index] = output[: output.index(end) + 1] if end in output else output
-    return answers
+    cache = DynamicCache(config=_plain(model).config)
+    shared = _shared(prompts) if _attends_to_all(cache) else 0
+    width, device = max(map(len, prompts)) - shared, model.device
+    ids = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros((len(prompts), shared + width), dtype=torch.long)
+    mask[:, :shared] = 1
+    for row, prompt in enumerate(prompts):
+        own = len(prompt) - shared
+        ids[row, width - own :], mask[row, shared + width - own :] = torch.tensor(prompt[shared:]), 1
+    ids, mask = ids.to(device), mask.to(device)
+    found: list[list[int]] = [[] for _ in prompts]
+    rows, going = list(range(len(prompts))), set(range(len(prompts)))
+    with torch.inference_mode():
+        if shared:
+            model(input_ids=torch.tensor([prompts[0][:shared]], device=device), past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(prompts))
+        while going:
+            places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            said = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen = said.logits[:, -1].argmax(-1)
+            for row, token in zip(rows, chosen.tolist(), strict=True):
+                if row in going:
+                    found[row].append(token)
+                    if token in ends or len(found[row]) == limits[row] or _loops(found[row]):
+                        going.remove(row)
+            if going and len(going) <= (1 - ENDED) * len(rows):
+                left = torch.tensor([place for place, row in enumerate(rows) if row in going], device=device)
+                cache.batch_select_indices(left)
+                chosen, mask, rows = chosen[left], mask[left], [row for row in rows if row in going]
+            ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    return found
 
 
-def answers(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_tokens: int
-) -> list[str]:
-    """The same as text, without the end of turn."""
-    return [
-        str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        for ids in answer_ids(model, tokenizer, prompts, max_tokens)
-    ]
+def _attends_to_all(cache: Any) -> bool:
+    """Whether every layer attends to all that stands before: none slides a window, none keeps a state."""
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _shared(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with; the last of the shortest is left, for it is asked what follows."""
+    least, most = min(prompts), max(prompts)
+    same = next((place for place, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), len(least))
+    return min(same, min(map(len, prompts)) - 1)
+
+
+def _loops(ids: list[int]) -> bool:
+    """Whether the end is one piece, `REPEATED` times."""
+    return len(ids) % PERIOD == 0 and any(
+        ids[-period * REPEATED :] == ids[-period:] * REPEATED
+        for period in range(1, min(PERIOD, len(ids) // REPEATED) + 1)
+    )
+
+
+def _ends(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tokens that end a turn: the model's, of which there may be several, and the tokenizer's."""
+    given: Any = _plain(model).generation_config.eos_token_id
+    ends: list[Any] = [tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])]
+    return {end for end in ends if end is not None}
+
+
+def _plain(model: Any) -> Any:
+    """transformers' model below an adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

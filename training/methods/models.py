@@ -29,8 +29,13 @@ def bf16_supported() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def device() -> torch.device:
+    """Where a trainer's models are: the GPU that it sees, or the CPU."""
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
 def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
-    """The base's transformers model.
+    """The base's transformers model, on its device.
 
     Args:
         longest: tokens of the longest row.
@@ -40,12 +45,13 @@ def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
     """
     if torch.cuda.is_available():  # more than what serving leaves ends this job, not the server
         torch.cuda.set_per_process_memory_fraction(float(os.environ.get(GPU_SHARE_VARIABLE, "1")))
-    return AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         job.base_path,
         dtype=torch.float32 if weights == "full" or not bf16_supported() else torch.bfloat16,
         quantization_config=_four_bits() if weights == "qlora" else None,
         attn_implementation="sdpa" if torch.cuda.is_available() or longest > EAGER_ATTENTION_TOKENS else "eager",
     )
+    return model if weights == "qlora" else model.to(device())  # quantised, it is put there as it is loaded
 
 
 def _four_bits() -> BitsAndBytesConfig:
@@ -85,12 +91,16 @@ def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
     """The adapter on the base that serves it, whatever it was trained on: what the proof must judge."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load_base(job, longest), str(adapter))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return PeftModel.from_pretrained(load_base(job, longest), str(adapter))
 
 
-def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved) -> dict[str, Any]:
-    """What every method's TrainingArguments have in common."""
+def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, evaluate_every: int) -> dict[str, Any]:
+    """What every method's TrainingArguments have in common.
+
+    Args:
+        evaluate_every: steps between evaluations, each with a checkpoint. Counted in steps where an epoch is meant: at
+            an epoch's end transformers evaluates a run that is being paused, and may save before it evaluates.
+    """
     batch = hyperparameters.batch_size
     a_pass = max(size for size in range(1, MAX_ROWS_A_PASS + 1) if batch % size == 0)
     on_cpu = not torch.cuda.is_available()
@@ -108,8 +118,13 @@ def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved) -> dict
         "use_cpu": on_cpu,
         "gradient_checkpointing": not on_cpu,  # on a CPU memory is there and time is not: 19 s against 28-37 s
         "logging_steps": 1,
-        "save_strategy": "epoch",
+        "eval_strategy": "steps",
+        "eval_steps": evaluate_every,
+        "save_strategy": "steps",
+        "save_steps": evaluate_every,
         "save_total_limit": None,  # progress.py deletes what is no longer needed
+        "load_best_model_at_end": True,
+        "restore_callback_states_from_checkpoint": True,  # how long early stopping has been patient
         "report_to": ["wandb"] if job.wandb else "none",
         "run_name": (job.wandb.name if job.wandb else None) or job.id,
         "disable_tqdm": True,

@@ -4,10 +4,11 @@ DPO alone may lower the likelihood of both answers as long as the rejected one's
 the preferred answers holds it up ("Iterative Reasoning Preference Optimization", 2024).
 """
 
+import math
 from typing import Any
 
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl import DPOConfig, DPOTrainer
 
 from training import defaults
@@ -15,13 +16,14 @@ from training.defaults import Resolved
 from training.directory import JobDirectory
 from training.job import TrainingJob
 from training.methods import models
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import EarlyStopping, ResumableTrainer
 from training.methods.outcome import Trained, finished
-from training.methods.progress import Progress
 from training.methods.supervised import run
 from training.render import Ids
 
 
-class RenderedDPOTrainer(DPOTrainer):
+class RenderedDPOTrainer(ResumableTrainer, DPOTrainer):
     """DPOTrainer that takes rows as they are: `prompt_ids`, `chosen_ids`, `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
@@ -56,7 +58,7 @@ def train(
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(validation),
         processing_class=tokenizer,
-        callbacks=[progress, EarlyStoppingCallback(defaults.EARLY_STOPPING_PATIENCE)],
+        callbacks=[progress, EarlyStopping(defaults.EARLY_STOPPING_PATIENCE)],
     )
     run(trainer, directory, progress)
     model.delete_adapter("ref")
@@ -65,9 +67,9 @@ def train(
 
 
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved, rows: int) -> DPOConfig:
-    share = hyperparameters.supervised_share
+    share, an_epoch = hyperparameters.supervised_share, math.ceil(rows / hyperparameters.batch_size)
     return DPOConfig(
-        **models.arguments(job, directory.checkpoints, hyperparameters),
+        **models.arguments(job, directory.checkpoints, hyperparameters, evaluate_every=an_epoch),
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
         warmup_steps=models.warmup_steps(rows, hyperparameters),
         beta=hyperparameters.beta,
@@ -75,8 +77,6 @@ def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resol
         loss_weights=[1.0, share] if share else [1.0],
         max_length=None,
         include_num_input_tokens_seen="non_padding",
-        eval_strategy="epoch",
-        load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
     )

@@ -21,8 +21,9 @@ from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.job import TrainingJob
 from training.methods import models
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import ResumableTrainer
 from training.methods.outcome import Trained, finished
-from training.methods.progress import Progress
 from training.methods.supervised import run
 from training.render import turns
 
@@ -31,7 +32,7 @@ KL_WEIGHT = 0.02  # of the KL to the base; TRL's 0 let a small model forget to s
 PROBED = 8  # prompts, before the first step
 
 
-class RenderedGRPOTrainer(GRPOTrainer):
+class RenderedGRPOTrainer(ResumableTrainer, GRPOTrainer):
     """GRPOTrainer whose prompts are text that the template has put the special tokens into already."""
 
     def _tokenize_prompts(self, prompts: list[str]) -> Any:
@@ -83,17 +84,18 @@ def train(
     )
     model = models.with_adapter(models.load_base(job, longest), job)
     rewards = Rewards(grader, [*tasks, *validation], directory)
+    if not directory.newest_checkpoint():
+        _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)
     progress = Progress(directory)
     trainer = RenderedGRPOTrainer(
         model=model,
         reward_funcs=rewards,
         args=_arguments(job, directory, hyperparameters),
         train_dataset=_dataset(tokenizer, tasks),
-        eval_dataset=_dataset(tokenizer, validation),
+        eval_dataset=_dataset(tokenizer, [task for task in validation for _ in range(hyperparameters.eval_samples)]),
         processing_class=tokenizer,
         callbacks=[progress],
     )
-    _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)
     run(trainer, directory, progress)
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
@@ -130,7 +132,8 @@ def _dataset(tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task]) -> Datas
 
 
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved) -> GRPOConfig:
-    common = models.arguments(job, directory.checkpoints, hyperparameters)
+    every = hyperparameters.eval_interval
+    common = models.arguments(job, directory.checkpoints, hyperparameters, evaluate_every=every)
     # A batch is so many prompts, each with its group of answers; a pass holds one group.
     common |= {
         "per_device_train_batch_size": hyperparameters.samples,
@@ -140,14 +143,12 @@ def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resol
         **common,
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
         num_generations=hyperparameters.samples,
-        num_generations_eval=hyperparameters.eval_samples,
+        num_generations_eval=1,  # a prompt stands in the data as often as it is to be sampled
         max_completion_length=hyperparameters.max_answer_tokens,
         temperature=TEMPERATURE,
         beta=KL_WEIGHT,
         mask_truncated_completions=False,
         remove_unused_columns=False,
-        eval_strategy="epoch",
-        load_best_model_at_end=True,
         metric_for_best_model="eval_reward",
         greater_is_better=True,
     )

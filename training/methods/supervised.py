@@ -4,19 +4,17 @@ We hand the trainer token ids and labels of our own making (training/render.py).
 than packed: packing needs FlashAttention to keep rows apart.
 """
 
+import math
 import random
-from pathlib import Path
 from typing import Any
 
 from transformers import (
     DataCollatorForSeq2Seq,
-    EarlyStoppingCallback,
     PreTrainedTokenizerBase,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from training import defaults
 from training.defaults import Resolved
@@ -24,8 +22,9 @@ from training.directory import JobDirectory
 from training.job import TrainingJob
 from training.methods import full, models, replay
 from training.methods.answer_loss import AnswerLossTrainer
+from training.methods.loop.progress import Progress
+from training.methods.loop.resume import EarlyStopping, newest
 from training.methods.outcome import Trained, finished
-from training.methods.progress import Progress
 from training.render import Ids
 
 
@@ -60,7 +59,7 @@ def train(
         train_dataset=rows,  # pyright: ignore[reportArgumentType] (a list is a dataset to a DataLoader)
         eval_dataset=validation,  # pyright: ignore[reportArgumentType]
         data_collator=DataCollatorForSeq2Seq(tokenizer),
-        callbacks=[progress, EarlyStoppingCallback(defaults.EARLY_STOPPING_PATIENCE)],
+        callbacks=[progress, EarlyStopping(defaults.EARLY_STOPPING_PATIENCE)],
     )
     run(trainer, directory, progress)
     if trainer.state.global_step < trainer.state.max_steps:
@@ -80,9 +79,8 @@ def run(trainer: Any, directory: JobDirectory, progress: Progress) -> None:
     """Train from the last checkpoint on, without transformers' own output."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    directory.checkpoints.mkdir(exist_ok=True)
     with progress.interruptible():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(directory.checkpoints)))
+        trainer.train(resume_from_checkpoint=newest(directory.checkpoints))
 
 
 def _replay_rows(
@@ -101,7 +99,9 @@ def _replay_rows(
 
 
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved, rows: int) -> TrainingArguments:
-    common = models.arguments(job, Path(directory.checkpoints), hyperparameters)
+    common = models.arguments(
+        job, directory.checkpoints, hyperparameters, evaluate_every=math.ceil(rows / hyperparameters.batch_size)
+    )
     return TrainingArguments(
         **common,
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
@@ -109,9 +109,6 @@ def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resol
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         include_num_input_tokens_seen="non_padding",
-        restore_callback_states_from_checkpoint=True,
-        eval_strategy="epoch",
-        load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
     )

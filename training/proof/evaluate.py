@@ -1,82 +1,90 @@
-"""Base against fine-tuned on the held-out rows, and what was forgotten; every job ends with it."""
+"""Base, incumbent and result on the rows that prove, and what was forgotten; every job ends with it."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training import defaults
-from training.data.rows import Example, Pair, Row, Task
+from training.data.rows import Pair, Row, Task
 from training.graders.default import DEFAULT_GRADERS
-from training.graders.grade import grade
 from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.job import Reinforcement, Supervised, TrainingJob
-from training.methods.generation import answers
+from training.methods.generation import Answer, answers
 from training.proof import forgetting
-from training.proof.evaluation import Evaluation, Side
-from training.proof.statistics import compare
+from training.proof.arms import arms
+from training.proof.evaluation import Arm, Evaluation, Side
+from training.proof.scoring import BASE, INCUMBENT, TUNED, Scores, score
 from training.render import prompt_ids, render_pair, tools, turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MAX_ROWS = 200  # judged; more would only narrow the interval
 SIDES = 20  # shown side by side
+# For every arm: a base that says "Sure! Here is" before a short answer needs room too. On two cores 18 answers of 512
+# tokens take as long as the training; there it is GENEROUS times the longest reference, MIN_ON_CPU at least.
 MAX_ANSWER_TOKENS = 512
-SHARPER = 1.25  # an answer may be so much longer than the longest reference
+GENEROUS = 4
+MIN_ON_CPU = 128
+PREFERS = "prefers the preferred answer"
 
 
 def evaluate(
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
     job: TrainingJob,
-    held_out: Sequence[Row],
+    rows: Sequence[Row],
     tell: Callable[[str], object],
 ) -> Evaluation:
-    """Judge both models.
+    """Judge the arms.
 
     Args:
         model: a PEFT model; with its adapter off it is the base.
+        rows: seen neither by the training nor by the choice of its checkpoint.
         tell: told how far it is.
     """
-    rows = held_out[:MAX_ROWS]
-    tell(f"Comparing with the base on {len(rows)} held-out rows")
+    names = {BASE: job.base_model, INCUMBENT: job.incumbent_name or "", TUNED: job.id}
+    limit = _limit(model, tokenizer, job, rows)
+    prompts = [prompt_ids(tokenizer, turns(row.prompt), tools(row)) for row in rows]
     pairs = [row for row in rows if isinstance(row, Pair)]
-    comparisons, sides = _answered(model, tokenizer, job, rows)
+    answered: dict[str, list[Answer]] = {}
+    preferred: dict[str, list[float | None]] = {}
+    for name, arm in arms(model, job).items():
+        tell(f"Asking {name} {names[name]} the {len(rows)} held-out rows")
+        with arm as asked:
+            answered[name] = answers(asked, tokenizer, prompts, limit)
+            preferred[name] = [_prefers(asked, tokenizer, pair) for pair in pairs]
+    items, judge = [_item(row) for row in rows], Judge.from_environment()
+    texts = {name: [one.text for one in given] for name, given in answered.items()}
+    scored = [score(grader, items, texts, judge) for grader in _graders(job)]
+    first = scored[0]
     if pairs:
-        base, tuned = _both(model, lambda: [_prefers(model, tokenizer, pair) for pair in pairs])
-        comparisons.insert(0, compare("prefers the preferred answer", base, tuned))
-    asked = forgetting.questions(job.retention_file)
-    tell(f"Asking both {len(asked)} general questions: what was forgotten?")
+        scored.insert(0, Scores(PREFERS, preferred))
+    against_incumbent = [one.compare(INCUMBENT, names[INCUMBENT]) for one in scored if INCUMBENT in texts]
+    general = forgetting.questions(job.retention_file, forgetting.ON_CPU if model.device.type == "cpu" else None)
+    tell(f"Asking {len(general)} general questions: what was forgotten?")
     return Evaluation(
-        comparisons=comparisons, sides=sides[:SIDES], forgetting=forgetting.measure(model, tokenizer, asked)
+        grader=scored[0].grader,
+        rows=len(rows),
+        max_answer_tokens=limit,
+        arms=[
+            Arm(name=name, model=names[name], cut=sum(one.cut for one in given))  # pyright: ignore[reportArgumentType]
+            for name, given in answered.items()
+        ],
+        comparisons=[one for scores in scored if (one := scores.compare(BASE, "base"))],
+        incumbent=[one for one in against_incumbent if one],
+        failures=[scores.failure for scores in scored if scores.failure],
+        sides=_telling([_side(row, index, texts, first) for index, row in enumerate(rows)]),
+        forgetting=forgetting.measure(model, tokenizer, general),
     )
 
 
-def _answered(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]
-) -> tuple[list[Any], list[Side]]:
-    """Both models' answers, graded."""
-    prompts = [prompt_ids(tokenizer, turns(row.prompt), tools(row)) for row in rows]
-    limit = _limit(tokenizer, job, rows)
-    base, tuned = _both(model, lambda: answers(model, tokenizer, prompts, limit))
-    items = [_item(row) for row in rows]
-    graders, judge = _graders(job), Judge.from_environment()
-    scores = [
-        [[one.score for one in grade(grader, items, texts, judge)] for texts in (base, tuned)] for grader in graders
-    ]
-    comparisons = [compare(grader.name, both[0], both[1]) for grader, both in zip(graders, scores, strict=True)]
-    sides = [
-        Side(
-            prompt=row.prompt[-1].text,
-            reference=row.answer,
-            base=base[index],
-            tuned=tuned[index],
-            base_score=scores[0][0][index],
-            tuned_score=scores[0][1][index],
-        )
-        for index, row in enumerate(rows)
-    ]
-    return comparisons, sides
+def _limit(model: Any, tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]) -> int:
+    limit = MAX_ANSWER_TOKENS
+    if model.device.type == "cpu":
+        references = tokenizer([row.answer for row in rows], add_special_tokens=False).input_ids
+        limit = min(limit, max(MIN_ON_CPU, GENEROUS * max(map(len, references))))
+    if isinstance(job.method, Reinforcement) and job.method.hyperparameters.max_answer_tokens != "auto":
+        limit = max(limit, job.method.hyperparameters.max_answer_tokens)
+    return limit
 
 
 def _graders(job: TrainingJob) -> Sequence[Grader]:
@@ -94,19 +102,27 @@ def _item(row: Row) -> dict[str, Any]:
     return {"reference": row.answer, "messages": turns(row.prompt)}
 
 
-def _limit(tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]) -> int:
-    if isinstance(job.method, Reinforcement):
-        wanted = job.method.hyperparameters.max_answer_tokens
-        return defaults.MAX_ANSWER_TOKENS if wanted == "auto" else wanted
-    references = [row.answer for row in rows if isinstance(row, Example | Pair)]
-    longest = max(len(ids) for ids in tokenizer(references, add_special_tokens=False).input_ids)
-    return min(MAX_ANSWER_TOKENS, int(SHARPER * longest) + 8)
+def _side(row: Row, index: int, texts: dict[str, list[str]], scores: Scores) -> Side:
+    incumbent = texts.get(INCUMBENT)
+    return Side(
+        prompt=row.prompt[-1].text,
+        reference=row.answer,
+        base=texts[BASE][index],
+        tuned=texts[TUNED][index],
+        base_score=scores.by_arm[BASE][index],
+        tuned_score=scores.by_arm[TUNED][index],
+        incumbent=incumbent[index] if incumbent else None,
+        incumbent_score=scores.by_arm[INCUMBENT][index] if incumbent else None,
+    )
 
 
-def _both(model: Any, ask: Callable[[], list[Any]]) -> tuple[list[Any], list[Any]]:
-    with model.disable_adapter():
-        base = ask()
-    return base, ask()
+def _telling(sides: Sequence[Side]) -> list[Side]:
+    """Half of the room for the rows that lost most, the rest for those that gained most, then for others."""
+    by_gain = sorted(sides, key=lambda side: side.gain or 0.0)
+    worse = [side for side in by_gain if (side.gain or 0.0) < 0][: SIDES // 2]
+    better = [side for side in reversed(by_gain) if (side.gain or 0.0) > 0][: SIDES - len(worse)]
+    others = [side for side in sides if not side.gain]
+    return [*worse, *better, *others][:SIDES]
 
 
 def _prefers(model: Any, tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> float:

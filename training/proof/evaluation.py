@@ -1,24 +1,57 @@
 """What a job's proof holds: the record in `evaluation.json`, and the gate's verdict on it."""
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from training.job import Gate, Verdict
-from training.proof.statistics import Comparison
+from training.proof.scoring import GraderFailure
+from training.proof.statistics import MIN_ROWS, Comparison
 
 KL_WARNING = (
     0.2  # nats a token; half a nat is a model that speaks otherwise (our trial: 0.65 without replay, 0.135 with)
 )
 
 
+class Arm(BaseModel):
+    """A model that answered; `cut` of its answers did not end within the limit, or went round in circles."""
+
+    name: Literal["base", "incumbent", "tuned"]
+    model: str
+    cut: int
+
+
 class Side(BaseModel):
-    """One held-out row: its prompt as text, the reference, both answers, and their scores by the first grader."""
+    """One held-out row: its prompt as text, the reference, every arm's answer, and its score by the first grader.
+
+    A score is None where the grader failed; the incumbent's are where there is none.
+    """
 
     prompt: str
     reference: str
     base: str
     tuned: str
-    base_score: float
-    tuned_score: float
+    base_score: float | None
+    tuned_score: float | None
+    incumbent: str | None = None
+    incumbent_score: float | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """Over what the gate compares with."""
+        before = self.base_score if self.incumbent is None else self.incumbent_score
+        return None if before is None or self.tuned_score is None else self.tuned_score - before
+
+
+class Recall(BaseModel):
+    """A general question; the tuned model is asked what the base knew, else `tuned` and `kept` are None."""
+
+    prompt: str
+    expect: str
+    base: str
+    knew: bool
+    tuned: str | None = None
+    kept: bool | None = None
 
 
 class Forgetting(BaseModel):
@@ -26,31 +59,113 @@ class Forgetting(BaseModel):
 
     Attributes:
         kl: mean Kullback-Leibler divergence from base to tuned, in nats a token of the base's own answers.
-        retention: answers that hold what was expected, base against tuned.
-        answers: the same questions with both answers.
+        asked, known, kept: general questions, those that the base answers, and those of them that the result does.
+        loss, low, high: share of the known that was lost, and Wilson's 95 % interval; 0 to 1 where none is known.
     """
 
     kl: float
-    retention: Comparison
-    answers: list[Side]
+    asked: int
+    known: int
+    kept: int
+    loss: float
+    low: float
+    high: float
+    answers: list[Recall]
+
+    def sentence(self) -> str:
+        """In words."""
+        if not self.known:
+            return f"Forgotten: nothing to lose, the base answers none of {self.asked} general questions"
+        return (
+            f"Forgotten: {self.known - self.kept} of the {self.known} general questions that the base answers "
+            f"({self.loss:.0%}, 95 % interval {self.low:.0%} to {self.high:.0%}; {self.asked} were asked)"
+        )
 
 
 class Evaluation(BaseModel):
-    """Base against fine-tuned; the first comparison is the one the gate reads."""
+    """Base, incumbent where there is one, and result on the same rows.
 
-    comparisons: list[Comparison]
-    sides: list[Side]
-    forgetting: Forgetting
+    Attributes:
+        grader: the first one, by which the gate judges.
+        rows: that were asked.
+        max_answer_tokens: every arm's limit.
+        comparisons: of the result with the base, by grader.
+        incumbent: of the result with what it would replace: the gate's alias now, or the model it was trained on.
+        failures: graders that failed.
+        sides: rows that got worse, then those that got better, then others.
+        error: what broke the proof off.
+        summary: `headline` with the gate's verdict, as page and API show it.
+    """
+
+    grader: str = ""
+    rows: int = 0
+    max_answer_tokens: int = 0
+    arms: list[Arm] = []
+    comparisons: list[Comparison] = []
+    incumbent: list[Comparison] = []
+    failures: list[GraderFailure] = []
+    sides: list[Side] = []
+    forgetting: Forgetting | None = None
+    error: str | None = None
+    summary: str = ""
+
+    @property
+    def main(self) -> Comparison | None:
+        """The one that the gate reads; None where its grader failed on every row."""
+        compared = self.incumbent if any(arm.name == "incumbent" for arm in self.arms) else self.comparisons
+        return next((one for one in compared if one.grader == self.grader), None)
+
+    def by_gain(self) -> tuple[list[Side], list[Side], list[Side]]:
+        """The sides that got worse, that got better, and the others."""
+        gains = [side.gain or 0.0 for side in self.sides]
+        pairs = list(zip(self.sides, gains, strict=True))
+        return (
+            [side for side, gain in pairs if gain < 0],
+            [side for side, gain in pairs if gain > 0],
+            [side for side, gain in pairs if not gain],
+        )
+
+    def headline(self, verdict: Verdict) -> str:
+        """What a reader must know, in a sentence or three."""
+        if self.error is not None:
+            return f"The fine-tuned model is not proven: {self.error}. It is kept, and the gate is not passed."
+        main = self.main
+        if main is None:
+            return f"The fine-tuned model is not proven: {self.grader} could judge none of {self.rows} rows."
+        said = f"On {main.n} rows that the training never saw, the fine-tuned model is "
+        scores = f"({main.grader} {main.tuned:.3f} against {main.base:.3f})"
+        if main.verdict == "too few rows":
+            said += f"neither proven better nor worse than {main.against} {scores}: a verdict takes {MIN_ROWS} rows."
+        elif main.verdict == "not surely different":
+            said += (
+                f"not surely different from {main.against} {scores}: with 95 % certainty between {main.low:+.3f} and "
+                f"{main.high:+.3f}."
+            )
+        else:
+            said += (
+                f"{main.verdict} than {main.against} by {abs(main.difference):.3f} {scores}; with 95 % certainty "
+                f"by {min(abs(main.low), abs(main.high)):.3f} to {max(abs(main.low), abs(main.high)):.3f}."
+            )
+        cost = f" {self.forgetting.sentence()}." if self.forgetting else ""
+        why = "" if verdict.passed else f": {'; '.join(verdict.reasons)}"
+        return f"{said}{cost} The gate is {'' if verdict.passed else 'not '}passed{why}."
 
 
 def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
     """Whether the result may take the place of another, and why not."""
-    main, forgetting = evaluation.comparisons[0], evaluation.forgetting
-    reasons: list[str] = []
-    if not main.low > gate.min_gain:
+    main, forgetting = evaluation.main, evaluation.forgetting
+    if evaluation.error is not None or forgetting is None:
+        return Verdict(passed=False, reasons=[f"the proof broke off: {evaluation.error}"], alias=gate.alias)
+    reasons = [failure.sentence() for failure in evaluation.failures]
+    if main is None:
+        return Verdict(passed=False, reasons=reasons or ["no row was held out"], alias=gate.alias)
+    if main.n < MIN_ROWS:
+        reasons.append(f"{main.n} rows were judged; a verdict takes {MIN_ROWS}. Add rows, or a validation file")
+    elif not main.low > gate.min_gain:
         reasons.append(
-            f"{main.grader} gained {main.difference:+.3f}, surely more than {main.low:+.3f} only; asked is a gain "
-            f"above {gate.min_gain:.3f}. With n = {main.n}, a gain of {main.smallest_effect:.3f} would have shown"
+            f"{main.grader} gained {main.difference:+.3f} over {main.against}, surely more than {main.low:+.3f} only; "
+            f"asked is a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of {main.smallest_effect:.3f} four "
+            "times out of five"
         )
     if main.tuned < gate.min_score:
         reasons.append(f"{main.grader} is {main.tuned:.3f}; asked are {gate.min_score:.3f}")
@@ -59,10 +174,9 @@ def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
             f"on general prompts it is {forgetting.kl:.2f} nats a token away from its base; {gate.max_kl:.2f} are "
             "allowed. Raise replay_share, or train less"
         )
-    lost = -forgetting.retention.difference
-    if lost > gate.max_retention_loss:
+    if forgetting.low > gate.max_retention_loss:
         reasons.append(
-            f"it lost {lost:.0%} of the general questions that its base answers; {gate.max_retention_loss:.0%} are "
-            "allowed"
+            f"it lost {forgetting.loss:.0%} of the general questions that its base answers, surely more than "
+            f"{forgetting.low:.0%}; {gate.max_retention_loss:.0%} are allowed. Raise replay_share, or train less"
         )
     return Verdict(passed=not reasons, reasons=reasons, alias=gate.alias)

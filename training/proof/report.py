@@ -1,64 +1,76 @@
-"""The job's report, as Markdown and as one HTML file without scripts: verdict, curves, answers, data, forgetting."""
+"""The job's report, as Markdown and as one HTML file without scripts: what to know, and what it rests on."""
 
+import os
+import platform
+import shlex
+import time
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from training.data.findings import DataReport
+from training.data.rows import Row
 from training.directory import JobDirectory, read_lines
 from training.job import Result, TrainingJob
+from training.proof.curves import panels
 from training.proof.evaluation import Evaluation
+from training.proof.split import Parts
+from training.proof.statistics import Comparison
 
-WIDTH, HEIGHT = 600, 200  # of a curve, in its own units; the page scales it
-_NAMES = {
-    "train_loss": "training loss",
-    "full_valid_loss": "validation loss",
-    "train_mean_reward": "training reward",
-    "full_valid_mean_reward": "validation reward",
-    "train_preference_accuracy": "training: prefers the preferred",
-    "full_valid_preference_accuracy": "validation: prefers the preferred",
-}
-_PANELS = (
-    ("Loss", ("train_loss", "full_valid_loss")),
-    ("Reward", ("train_mean_reward", "full_valid_mean_reward")),
-    ("Preference", ("train_preference_accuracy", "full_valid_preference_accuracy")),
-)
+ARMS = {"base": "base", "incumbent": "incumbent", "tuned": "fine-tuned"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve: its name, its points as SVG wants them, and each as (x, y, words)."""
+class Bar:
+    """An arm's mean score by one grader; where it and its 95 % interval stand, in percent of the scale."""
 
-    name: str
-    points: str
-    marks: list[tuple[float, float, str]]
+    arm: str
+    mean: float
+    at: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A set of curves with common axes."""
+class Graded:
+    """What one grader says: a bar an arm, the scale's ends, and the comparisons."""
 
-    title: str
-    top: float
-    bottom: float
-    steps: int
-    lines: list[Line]
+    grader: str
+    bars: list[Bar]
+    lowest: float
+    highest: float
+    comparisons: list[Comparison]
 
 
-def write(directory: JobDirectory, job: TrainingJob, data: DataReport, evaluation: Evaluation, result: Result) -> None:
+def write(
+    directory: JobDirectory,
+    job: TrainingJob,
+    data: DataReport,
+    evaluation: Evaluation,
+    result: Result,
+    parts: Parts[Row],
+) -> None:
     """Write `report.html` and `report.md` into the job's directory."""
     environment = Environment(
-        loader=PackageLoader("training.proof"), autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
+        loader=PackageLoader("training.proof"),
+        autoescape=select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     values: dict[str, Any] = {
         "job": job,
         "data": data,
         "evaluation": evaluation,
         "result": result,
-        "panels": _panels(read_lines(directory.metrics_file)),
-        "width": WIDTH,
-        "height": HEIGHT,
+        "graded": graded(evaluation),
+        "run": _run(directory, job, data, result, parts),
+        "alike": parts.alike,
+        "arms": ARMS,
+        "panels": panels(read_lines(directory.metrics_file)),
+        "again": again(job, result),
     }
     for path, template in (
         (directory.report_html, "report.html.jinja"),
@@ -67,27 +79,73 @@ def write(directory: JobDirectory, job: TrainingJob, data: DataReport, evaluatio
         path.write_text(environment.get_template(template).render(values), encoding="utf-8")
 
 
-def _panels(metrics: list[dict[str, Any]]) -> list[Panel]:
-    panels: list[Panel] = []
-    for title, names in _PANELS:
-        series = {name: [(row["step"], row[name]) for row in metrics if name in row] for name in names}
-        values = [value for points in series.values() for _, value in points]
-        if not values:
-            continue
-        bottom, top = min(0.0, *values), max(values)
-        steps = max(step for points in series.values() for step, _ in points)
-        lines = [_line(_NAMES[name], points, steps, bottom, top) for name, points in series.items() if points]
-        panels.append(Panel(title, top, bottom, steps, lines))
-    return panels
+def graded(evaluation: Evaluation) -> list[Graded]:
+    """The scores, grader by grader."""
+    found: list[Graded] = []
+    for base in evaluation.comparisons:
+        other = next((one for one in evaluation.incumbent if one.grader == base.grader), None)
+        means = {"base": (base.base, base.base_low, base.base_high)}
+        if other is not None:
+            means["incumbent"] = (other.base, other.base_low, other.base_high)
+        means["tuned"] = (base.tuned, base.tuned_low, base.tuned_high)
+        lowest, highest = min(0.0, *(one[1] for one in means.values())), max(1.0, *(one[2] for one in means.values()))
+
+        def place(score: float, lowest: float = lowest, highest: float = highest) -> float:
+            return round(100 * (score - lowest) / (highest - lowest), 2)
+
+        bars = [Bar(ARMS[arm], mean, place(mean), place(low), place(high)) for arm, (mean, low, high) in means.items()]
+        found.append(Graded(base.grader, bars, lowest, highest, [other, base] if other else [base]))
+    return found
 
 
-def _line(name: str, points: list[tuple[int, float]], steps: int, bottom: float, top: float) -> Line:
-    marks = [
-        (
-            round(WIDTH * step / max(1, steps), 1),
-            round(HEIGHT * (1 - (value - bottom) / ((top - bottom) or 1)), 1),
-            f"{name} {value:.4f} at step {step}",
-        )
-        for step, value in points
-    ]
-    return Line(name, " ".join(f"{x},{y}" for x, y, _ in marks), marks)
+def again(job: TrainingJob, result: Result) -> str:
+    """The command that trains the same once more."""
+    words = ["tuneport", "train", str(job.training_file), "--model", str(job.base_path), "--seed", str(job.seed)]
+    if job.validation_file:
+        words += ["--validation", str(job.validation_file)]
+    if job.method.type != "supervised":
+        words += ["--method", job.method.type]
+    for name, value in result.hyperparameters.items():
+        words += ["--set", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def _run(
+    directory: JobDirectory, job: TrainingJob, data: DataReport, result: Result, parts: Parts[Row]
+) -> dict[str, str]:
+    events = directory.events()
+    seconds = time.time() - events[0]["created_at"] if events else 0.0
+    hyperparameters = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in result.hyperparameters.items()
+    )
+    rows = (
+        f"{len(parts.train)} trained on, {len(parts.selection)} chose the checkpoint, {len(parts.proof)} prove; "
+        f"drawn by seed {job.seed}"
+    )
+    run = {
+        "Method": job.method.type,
+        "Base model": job.base_model,
+        "Trained on from": job.incumbent_name if job.parent and job.parent == job.incumbent else "",
+        "Had to beat": job.incumbent_name or "the base",
+        "Training file": f"{job.training_file.name}, {data.rows} rows",
+        "Validation file": job.validation_file.name if job.validation_file else "none: held out of the training file",
+        "Rows": rows,
+        "Tokens trained": f"{result.trained_tokens:,}",
+        "Hyperparameters": hyperparameters,
+        "Best step": f"{result.best_step}, by the rows that choose it",
+        "Time": f"{seconds / 60:.1f} minutes, pauses included",
+        "Machine": _machine(),
+        "Software": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft")),
+    }
+    return {name: value for name, value in run.items() if value}
+
+
+def _machine() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU"

@@ -1,77 +1,168 @@
-"""Two models on the same rows: the difference, its interval, and what so few rows could have shown at all."""
+"""Two models on the same rows: the difference, its interval, and what so few rows could have shown at all.
+
+Intervals are Student's t over the rows' differences. Where half of those or more are ties (right and wrong, mostly), a
+sample may lack the rare row that counts: two made-up rows are added, half a gain, half a loss, one tie, as Agresti and
+Min (2005) do for matched proportions. Simulated (tests/training/proof/test_simulated.py), they cover the truth in 94 %
+or more and call equal models better in 3 % at most; percentile and BCa bootstrap covered 87 to 91 % of
+graded scores at 10 rows, 65 % of right and wrong near the ceiling, and called equal models better in up to 9 %.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 from scipy import stats
 
-RESAMPLES = 10_000
-_POWER = 1.96 + 0.84  # normal quantiles of a two-sided 5 % test with 80 % power
+MIN_ROWS = 10  # no verdict below: a single row's luck decides there
+CONFIDENCE = 0.95
+POWER = 0.8  # of what `smallest_effect` would have shown
+MADE_UP = 2  # rows
+
+Verdict = Literal["better", "worse", "not surely different", "too few rows"]
 
 
 class Comparison(BaseModel):
-    """Mean scores of base and tuned model on `n` rows, and their difference with its 95 % interval.
+    """Mean scores of two models on the same `n` rows, and their difference with its 95 % interval.
 
     Attributes:
-        low, high: of the paired bootstrap over rows, 10,000 resamples.
+        against: what the fine-tuned model is compared with; its mean is `base`.
+        low, high: of the difference.
+        gained, lost: rows with a higher or a lower score than before.
+        base_low, base_high, tuned_low, tuned_high: of each mean by itself; Wilson's where every score is 0 or 1.
         p_value: exact McNemar test where every score is 0 or 1, else None.
-        smallest_effect: the difference that this `n` would have shown four times out of five; one row's at least.
-        tuned_low, tuned_high: Wilson's 95 % interval of the tuned share, where every score is 0 or 1.
+        smallest_effect: the difference that this `n` shows four times out of five.
     """
 
     grader: str
+    against: str = "base"
     n: int
     base: float
+    base_low: float
+    base_high: float
     tuned: float
+    tuned_low: float
+    tuned_high: float
     difference: float
     low: float
     high: float
+    gained: int
+    lost: int
     p_value: float | None = None
     smallest_effect: float
-    tuned_low: float | None = None
-    tuned_high: float | None = None
+
+    @computed_field
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said of the two."""
+        if self.n < MIN_ROWS:
+            return "too few rows"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not surely different"
+
+    def cells(self) -> dict[str, str]:
+        """The figures as every page and table shows them, by the column's title."""
+        return {
+            "before": f"{self.base:.3f}",
+            "fine-tuned": f"{self.tuned:.3f}",
+            "difference": f"{self.difference:+.3f}",
+            "95 % interval": f"{self.low:+.3f} to {self.high:+.3f}",
+            "rows": str(self.n),
+            "so many rows show": f"{self.smallest_effect:.3f}",
+            "verdict": self.verdict,
+        }
 
     def sentence(self) -> str:
         """In words."""
-        sure = "better" if self.low > 0 else "worse" if self.high < 0 else "not surely different"
+        few = f" (a verdict takes {MIN_ROWS})" if self.n < MIN_ROWS else ""
         return (
-            f"{self.grader}: base {self.base:.3f}, fine-tuned {self.tuned:.3f}; difference {self.difference:+.3f} "
-            f"(95 % interval {self.low:+.3f} to {self.high:+.3f}, n = {self.n}): {sure}"
+            f"{self.grader}: {self.against} {self.base:.3f}, fine-tuned {self.tuned:.3f}; difference "
+            f"{self.difference:+.3f} (95 % interval {self.low:+.3f} to {self.high:+.3f}, n = {self.n}): "
+            f"{self.verdict}{few}"
         )
 
 
-def compare(grader: str, base: Sequence[float], tuned: Sequence[float], seed: int = 0) -> Comparison:
+def compare(grader: str, base: Sequence[float], tuned: Sequence[float], against: str = "base") -> Comparison:
     """Compare paired scores; higher is better.
 
     Args:
         base, tuned: a score a row, in the same order, at least one.
     """
     before, after = np.asarray(base, dtype=float), np.asarray(tuned, dtype=float)
-    difference = after - before
-    n = len(difference)
-    dice = np.random.default_rng(seed)
-    means = np.concatenate(
-        [difference[dice.integers(0, n, (1_000, n))].mean(axis=1) for _ in range(RESAMPLES // 1_000)]
-    )
-    low, high = np.quantile(means, [0.025, 0.975])
-    binary = bool(np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all())
-    comparison = Comparison(
-        grader=grader,
-        n=n,
-        base=float(before.mean()),
-        tuned=float(after.mean()),
-        difference=float(difference.mean()),
-        low=float(low),
-        high=float(high),
-        smallest_effect=max(1 / n, float(_POWER * difference.std(ddof=1) / math.sqrt(n))) if n > 1 else math.inf,
-    )
-    if not binary:
-        return comparison
+    difference, both = after - before, np.concatenate([before, after])
+    lowest, highest = min(0.0, float(both.min())), max(1.0, float(both.max()))  # users' graders may score otherwise
+    binary = bool(np.isin(both, (0, 1)).all())
+    low, high = interval(difference, lowest - highest, highest - lowest)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    share = stats.binomtest(int(after.sum()), n).proportion_ci(method="wilson")
-    return comparison.model_copy(
-        update={"p_value": p_value, "tuned_low": float(share.low), "tuned_high": float(share.high)}
+    arms = [_share(one) if binary else interval(one, lowest, highest) for one in (before, after)]
+    return Comparison(
+        grader=grader,
+        against=against,
+        n=len(difference),
+        base=float(before.mean()),
+        base_low=arms[0][0],
+        base_high=arms[0][1],
+        tuned=float(after.mean()),
+        tuned_low=arms[1][0],
+        tuned_high=arms[1][1],
+        difference=float(difference.mean()),
+        low=low,
+        high=high,
+        gained=gained,
+        lost=lost,
+        p_value=_mcnemar(gained, lost) if binary else None,
+        smallest_effect=_smallest_effect(difference, highest - lowest),
     )
+
+
+def share_interval(kept: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; all that a share can be where there is nothing to count."""
+    if not of:
+        return 0.0, 1.0
+    interval = stats.binomtest(kept, of).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _share(scores: Any) -> tuple[float, float]:
+    return share_interval(int(scores.sum()), len(scores))
+
+
+def interval(values: Any, lowest: float, highest: float) -> tuple[float, float]:
+    """The 95 % interval of the mean; `lowest` and `highest` are what a row can be."""
+    mean, variance, n = float(values.mean()), float(values.var(ddof=1)) if len(values) > 1 else 0.0, len(values)
+    if _tied(values):
+        made_up, weights = [lowest, (lowest + highest) / 2, highest], [0.5, 1.0, 0.5]
+        every, weight = np.concatenate([values, made_up]), np.concatenate([np.ones(n), weights])
+        n += MADE_UP
+        mean = float(np.average(every, weights=weight))
+        variance = float(np.average((every - mean) ** 2, weights=weight)) * n / (n - 1)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * math.sqrt(variance / n)
+    return max(lowest, mean - half), min(highest, mean + half)
+
+
+def _tied(values: Any) -> bool:
+    """Whether half of the rows or more repeat another's value."""
+    return len(np.unique(values.round(9))) <= max(1, len(values) / 2)
+
+
+def _mcnemar(gained: int, lost: int) -> float:
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def _smallest_effect(difference: Any, span: float) -> float:
+    """The gain that a plan for `n` such rows would find with `POWER`, whatever they happened to show.
+
+    With ties, a gain of d takes d of the rows to gain, even where none did here, and as many more as are lost: their
+    planned variance is d + 2 lost - d^2, `lost` the rarer of what was gained and lost here.
+    """
+    n = len(difference)
+    if not _tied(difference):
+        return _quantiles(n - 1) * float(difference.std(ddof=1)) / math.sqrt(n)
+    share = _quantiles(n + MADE_UP - 1) ** 2
+    noise = 2 * min(float((difference[side] ** 2).sum()) for side in (difference < 0, difference > 0)) / n / span**2
+    planned = (share + math.sqrt(share**2 + 4 * (n + share) * share * noise)) / (2 * (n + share))
+    return span * min(1.0, planned * (n + MADE_UP) / n)  # the made-up rows draw the mean towards 0
+
+
+def _quantiles(freedom: int) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) + stats.t.ppf(POWER, freedom))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from training.data import reading
-from training.data.rows import Example, Message
+from training.data.rows import Example
 from training.errors import InvalidTrainingData
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
@@ -85,28 +85,6 @@ def test_every_bad_line_is_counted_and_the_first_are_listed(tmp_path: Path) -> N
 def test_fewer_than_ten_rows_are_too_few(rows: int, tmp_path: Path) -> None:
     with pytest.raises(InvalidTrainingData, match="at least 10"):
         reading.read(write(tmp_path / "f", *[GOOD] * rows), "supervised")
-
-
-def example(line: int, prompt: str) -> Example:
-    return Example((Message("user", prompt), Message("assistant", str(line), trained=True)), line)
-
-
-def test_the_held_out_rows_are_a_tenth_drawn_by_the_seed() -> None:
-    rows = [example(line, f"prompt {line}") for line in range(100)]
-    train, validation = reading.hold_out(rows, seed=3)
-    assert len(validation) == 10
-    assert sorted(row.line for row in (*train, *validation)) == list(range(100))
-    assert reading.hold_out(rows, seed=3) == (train, validation)
-    assert reading.hold_out(rows, seed=4) != (train, validation)
-    assert len(reading.hold_out([example(n, f"prompt {n}") for n in range(10_000)], seed=3)[1]) == 200
-
-
-def test_rows_of_one_prompt_are_never_parted() -> None:
-    rows = [example(line, f"prompt {line % 20}") for line in range(100)]
-    train, validation = reading.hold_out(rows, seed=1)
-    assert validation
-    assert not {row.prompt for row in train} & {row.prompt for row in validation}
-    assert len(reading.hold_out([example(line, "the same") for line in range(40)], seed=1)[1]) == 4
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ What is no longer needed is deleted: kept are the best, the last `KEPT_CHECKPOIN
 """
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.directory import JobDirectory, append_line, read_lines
 from training.errors import Interrupted
 from training.job import KEPT_CHECKPOINTS, Checkpoint
-from training.methods.guards import Guards
+from training.methods.loop.guards import Guards
+from training.methods.loop.resume import delete
 
 SAVE_SECONDS = 60.0
 
@@ -71,15 +71,17 @@ class Progress(TrainerCallback):
             raise Interrupted
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Say how many steps there will be, or from which one the job goes on."""
+        """Say how many steps there will be, or from which one the job goes on, and know what was seen until then."""
+        if state.global_step:
+            self._recall(state)
         resumed = f"; resumed after step {state.global_step}" if state.global_step else ""
         self._directory.event(f"Training started: {state.max_steps} steps{resumed}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save where it is time to, or where the end was asked for."""
+        """Save at an epoch's end and where it is time to, or where the end was asked for."""
         if self._stopping:
             control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self._saved_at > SAVE_SECONDS:
+        elif _ends_epoch(state) or time.monotonic() - self._saved_at > SAVE_SECONDS:
             control.should_save = True
 
     def on_log(
@@ -98,9 +100,8 @@ class Progress(TrainerCallback):
         metrics = {ours: float((logs or {})[theirs]) for theirs, ours in _NAMES.items() if theirs in (logs or {})}
         if not metrics:
             return
-        for warning in self._guards.see(state.global_step, metrics):
+        for warning in self._see(state.global_step, metrics):
             self._directory.event(warning, level="warn")
-        self._latest.update({name: value for name, value in metrics.items() if name != "grad_norm"})  # one step's own
         data = {"step": state.global_step, "total_steps": state.max_steps, **metrics}
         append_line(self._directory.metrics_file, {"time": time.time(), **data})
         shown = next(
@@ -116,23 +117,49 @@ class Progress(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record a checkpoint at an epoch's end, and delete what is no longer needed."""
         self._saved_at = time.monotonic()
-        if abs((state.epoch or 0) - round(state.epoch or 0)) < 1e-6:
-            checkpoint = Checkpoint(
-                step=state.global_step,
-                directory=f"checkpoints/checkpoint-{state.global_step}",
-                metrics={"step": state.global_step, **self._latest},
-                created_at=int(time.time()),
-            )
-            append_line(self._directory.path / "checkpoints.jsonl", checkpoint.model_dump())
-            self._directory.event(f"Checkpoint saved at step {state.global_step}")
+        if self._stopping:  # while it was evaluated or saved
+            control.should_training_stop = True
+        if _ends_epoch(state):
+            self._record(state.global_step)
         kept = {checkpoint.step for checkpoint in self.checkpoints()[-KEPT_CHECKPOINTS:]}
         kept |= {state.global_step, state.best_global_step or state.global_step}
         for folder in self._directory.checkpoints.glob("checkpoint-*"):
             if int(folder.name.rpartition("-")[2]) not in kept:
-                shutil.rmtree(folder)
+                delete(folder)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The epochs' checkpoints whose files are still there, by step."""
         records = read_lines(self._directory.path / "checkpoints.jsonl")
         found = {record["step"]: Checkpoint.model_validate(record) for record in records}
         return [found[step] for step in sorted(found) if (self._directory.path / found[step].directory).is_dir()]
+
+    def _record(self, step: int) -> None:
+        checkpoint = Checkpoint(
+            step=step,
+            directory=f"checkpoints/checkpoint-{step}",
+            metrics={"step": step, **self._latest},
+            created_at=int(time.time()),
+        )
+        append_line(self._directory.path / "checkpoints.jsonl", checkpoint.model_dump())
+        self._directory.event(f"Checkpoint saved at step {step}")
+
+    def _recall(self, state: TrainerState) -> None:
+        """What the guards saw before a kill, and the record of a checkpoint that the kill came between."""
+        seen: dict[tuple[int, bool], dict[str, float]] = {}
+        for line in read_lines(self._directory.metrics_file):
+            metrics = {name: value for name, value in line.items() if name in _NAMES.values()}
+            seen[line["step"], "train_loss" not in metrics] = metrics  # a step trained again counts as it was last
+        for step, evaluation in sorted(seen):
+            if step <= state.global_step:
+                self._see(step, seen[step, evaluation])
+        if _ends_epoch(state) and state.global_step not in [checkpoint.step for checkpoint in self.checkpoints()]:
+            self._record(state.global_step)
+
+    def _see(self, step: int, metrics: dict[str, float]) -> list[str]:
+        warnings = self._guards.see(step, metrics)
+        self._latest.update({name: value for name, value in metrics.items() if name != "grad_norm"})  # one step's own
+        return warnings
+
+
+def _ends_epoch(state: TrainerState) -> bool:
+    return abs((state.epoch or 0) - round(state.epoch or 0)) < 1e-6
