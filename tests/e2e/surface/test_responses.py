@@ -111,7 +111,7 @@ def test_structured_answers_parse(client: openai.OpenAI) -> None:
         ({"n": 2}, "n"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"input": [{"type": "image_generation_call", "id": "x"}]}, "input.0"),
-        ({"include": ["web_search_call.results"]}, "include: web_search_call.results"),
+        ({"include": ["web_search_call.results"]}, "include"),
         ({"reasoning": {"effort": "high"}}, "reasoning"),
         ({"previous_response_id": "resp_none"}, "previous_response_id"),
         ({"input": "word " * 20_000}, "input"),
