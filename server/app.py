@@ -74,7 +74,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with _sole_owner(settings.data_dir):
+        with sole_owner(settings.data_dir):
             for left in settings.data_dir.glob(f"{admin_adapters.UPLOAD}*"):  # by a crash
                 shutil.rmtree(left, ignore_errors=True)
             parts = _build(settings, base, engine)
@@ -174,8 +174,12 @@ async def _tidying(parts: Services) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _sole_owner(data: Path) -> Iterator[None]:
-    """Hold the data folder's lock; a second server on it would undo the first one's work."""
+def sole_owner(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock; a second server on it would undo the first one's work.
+
+    Raises:
+        DataFolderBusy: another server holds it.
+    """
     data.mkdir(parents=True, exist_ok=True)
     with (data / "lock").open("w") as lock:
         try:

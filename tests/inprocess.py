@@ -86,7 +86,8 @@ def in_process(base: BaseModel, engine: ScriptedEngine, data: Path, **settings: 
         thread.start()
         scheme = "https" if given.tls_certificate else "http"
         services = _started(app, port, thread)
-        services.keys.ensure_admin(KEY)
+        if services.keys.check(KEY) is None:
+            services.keys.create("in-process", admin=True, secret=KEY)
         try:
             yield InProcess(f"{scheme}://127.0.0.1:{port}/v1", given.data_dir, allowed, engine, services)
         finally:

@@ -67,7 +67,7 @@ def find_base(model: str, name: str | None = None) -> BaseModel:
 
 def _run(settings: Settings, base: BaseModel) -> None:
     from adapters.database import connect
-    from server.app import create_app
+    from server.app import DataFolderBusy, create_app, sole_owner
     from server.engine.engines import Engines
     from server.engine.vllm_engine import EngineOptions
     from server.http import listen
@@ -75,15 +75,15 @@ def _run(settings: Settings, base: BaseModel) -> None:
     from server.state.keys import Keys
     from server.state.tables import migrate
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = connect(settings.database())
-    migrate(database)
     secret = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
-        new = None if settings.no_auth else Keys(database).ensure_admin(secret)
-    except InvalidState as error:
+        with sole_owner(settings.data_dir):  # before tables and keys change under a server that runs
+            database = connect(settings.database())
+            migrate(database)
+            new = None if settings.no_auth else Keys(database).ensure_admin(secret)
+            database.dispose()
+    except (DataFolderBusy, InvalidState) as error:
         _refuse(str(error))
-    database.dispose()
     scheme = "https" if settings.tls_certificate else "http"
     print(f"Tuneport serves {base.name} on {scheme}://{settings.host}:{settings.port}/v1")
     print(

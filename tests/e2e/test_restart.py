@@ -34,6 +34,7 @@ def test_after_sigkill_everything_is_there(
     second = processes.run([*command, "--port", "0"], limit_seconds=60)
     assert second.returncode != 0
     assert "another server works on" in second.stderr
+    assert client.models.retrieve(NAME) == before, "the first one's key is still one"
     own = engines(server)
     assert own
     server.process.kill()
