@@ -103,7 +103,7 @@ class Store:
         """Sync a validated folder's files to disk and make them read-only; return their digest."""
         for name in FILES:
             if (staged / name).is_file():
-                _sync(staged / name)
+                sync(staged / name)
                 (staged / name).chmod(0o444)
         return _digest(staged)
 
@@ -115,7 +115,7 @@ class Store:
         if not target.exists():
             staged.chmod(0o755)
             staged.rename(target)
-            _sync(self.root)
+            sync(self.root)
             self._verified[digest] = _signature(target)  # `seal` has just hashed it
 
     def verify(self, digest: str) -> None:
@@ -144,7 +144,7 @@ class Store:
     def unsettle(self, digest: str) -> None:
         """Note that files and registry may differ from here on, until `settle`."""
         (self._unsettled / digest).touch()
-        _sync(self._unsettled)
+        sync(self._unsettled)
 
     def settle(self, digest: str) -> None:
         """Files and registry agree again."""
@@ -209,7 +209,8 @@ def _read(file: Path, take: Callable[[memoryview], object] = lambda chunk: None)
                 take(buffer[:count])
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's or a folder's content on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

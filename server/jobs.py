@@ -240,9 +240,9 @@ class JobQueue:
             InvalidState: what the job needs went away while it waited.
         """
         parent = self._copy(row, row.parent, "parent") if row.parent else None
-        incumbent_name = self._served(row.gate.get("alias")) or row.parent
-        copied = incumbent_name is not None and incumbent_name != row.parent
-        incumbent = self._copy(row, incumbent_name, "incumbent") if incumbent_name and copied else parent
+        incumbent, incumbent_name = parent, row.parent
+        if (served := self._served(row.gate.get("alias"))) is not None and served != row.parent:
+            incumbent, incumbent_name = self._copy(row, served, "incumbent"), served
         job = TrainingJob(
             id=row.id,
             base_model=self._base.name,

@@ -127,7 +127,7 @@ EMBEDDINGS: Table = {
     "user": Taken("Embeddings are the same for every user."),
 }
 UPLOADS: Table = {
-    "filename": Narrower("Training data are named `*.jsonl`, batches too."),
+    "filename": Narrower("Training data are named `*.jsonl`."),
 }
 BATCHES: Table = {
     "endpoint": Narrower("The four that are served: chat completions, completions, responses, embeddings."),
@@ -218,7 +218,7 @@ def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
     """
     for name, path, entry in _refused(endpoint):
         if name in body:
-            for place, value in _values(body, path):
+            for place, value in values(body, path):
                 if not entry.takes(value):
                     raise Unsupported(place, entry.why)
 
@@ -232,7 +232,7 @@ def _refused(endpoint: str) -> list[tuple[str, list[str], Refused]]:
     return [(path[0].removesuffix("[]"), path, entry) for path, entry in paths]
 
 
-def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:
+def values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:
     """The values at a path such as `tools[].strict`, each with its own: `tools.0.strict`."""
     name, *rest = path
     key = name.removesuffix("[]")
@@ -246,4 +246,4 @@ def _values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:
         if not rest:
             yield place, one
         else:
-            yield from ((f"{place}.{under}", deeper) for under, deeper in _values(one, rest))
+            yield from ((f"{place}.{under}", deeper) for under, deeper in values(one, rest))

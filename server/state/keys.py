@@ -61,16 +61,16 @@ class Keys:
         Raises:
             InvalidState: the secret is a user's key.
         """
-        given = _hash(secret) if secret is not None else None
+        known = self.check(secret) if secret is not None else None
+        if known is not None and not known.admin:
+            raise InvalidState(f"admin_key is the secret of the user key {known.name!r}; choose another")
+        given = _hash(secret) if secret is not None else ""
         with Session(self._engine) as session, session.begin():
-            session.execute(delete(KeyRow).where(KeyRow.name == SETTINGS_KEY, KeyRow.hash != (given or "")))
+            session.execute(delete(KeyRow).where(KeyRow.name == SETTINGS_KEY, KeyRow.hash != given))
         self._cache.clear()
         if secret is not None:
-            known = self.check(secret)
             if known is None:
                 self.create(SETTINGS_KEY, admin=True, secret=secret)
-            elif not known.admin:
-                raise InvalidState(f"admin_key is the secret of the user key {known.name!r}; choose another")
             return None
         with Session(self._engine) as session:
             if session.scalar(select(func.count()).where(KeyRow.admin)):

@@ -176,3 +176,5 @@ def test_only_an_admin_moves_an_alias_or_lowers_the_bar(served: InProcess, file_
             created(admin, file_id, metadata={key: easier})
             if stricter is not None:
                 created(user, file_id, metadata={key: stricter})
+                nothing = user.post("/v1/fine_tuning/jobs", json={**body, "metadata": {key: "nan"}})
+                assert nothing.status_code in (400, 403), "what no figure is below or above"

@@ -8,6 +8,7 @@ gives some limits in prose only (`PROSE`). Here null is a branch, unions are fla
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Condensed:
             flat += [one for one in branch.get("any", [branch]) if one not in flat]
         return flat[0] if len(flat) == 1 else {"any": flat}
 
-    def _branches(self, schema: Node, name: str) -> Any:
+    def _branches(self, schema: Node, name: str) -> Iterator[Node]:
         if "$ref" in schema:
             yield self._reference(schema["$ref"].rpartition("/")[2])
         elif union := schema.get("anyOf") or schema.get("oneOf"):
@@ -100,7 +101,7 @@ class Condensed:
     def _resolved(self, node: Node) -> Node:
         return self._resolved(self.definitions[node["ref"]]) if "ref" in node else node
 
-    def _plain(self, schema: Node, name: str) -> Any:
+    def _plain(self, schema: Node, name: str) -> Iterator[Node]:
         kind = schema.get("type")
         values = schema.get("enum")
         if values is not None and None in values:
@@ -161,14 +162,16 @@ def merged(parts: list[Node]) -> Node:
     return {"is": "object", "fields": fields, **({"needs": list(dict.fromkeys(needs))} if needs else {})}
 
 
-def reached(node: Any, definitions: dict[str, Node], seen: frozenset[str] = frozenset()) -> set[str]:
+def reached(node: Any, definitions: dict[str, Node]) -> set[str]:
     """Names of the definitions under a node."""
-    found = set(seen)
-    below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    if isinstance(node, dict) and isinstance(node.get("ref"), str) and node["ref"] not in found:
-        found = reached(definitions[node["ref"]], definitions, frozenset(found | {node["ref"]}))
-    for one in below:
-        found = reached(one, definitions, frozenset(found))
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        at: Any = waiting.pop()
+        if isinstance(at, dict) and isinstance(name := at.get("ref"), str) and name not in found:
+            found.add(name)
+            waiting.append(definitions[name])
+        waiting += at.values() if isinstance(at, dict) else at if isinstance(at, list) else ()
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from server.generation import Sampling
-from server.openai.differences import ENDPOINTS, Narrower, Refused, Table, Taken
-from tests.contract.walk import PUBLISHED, TEXTS, Walk, under
+from server.openai.differences import ENDPOINTS, Narrower, Refused, Table, Taken, values
+from tests.contract.walk import PUBLISHED, TEXTS, Walk, above, under
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
 NAMED = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}, "strict": False}
@@ -83,14 +83,19 @@ class Sent:
 
     @property
     def param(self) -> str | None:
-        """The error's `param` as places are written: `tools[].strict` for `tools.2.strict`."""
+        """The error's `param`, as a place."""
         param = self.answer["error"]["param"] if self.status >= 400 else None
-        return None if param is None else re.sub(r"\.\[?\d+\]?(?=\.|$)", "[]", param)
+        return None if param is None else as_place(param)
 
     @property
     def message(self) -> str:
         """The error's."""
         return self.answer["error"]["message"]
+
+
+def as_place(param: str) -> str:
+    """A place of one request as places are written: `tools[].strict` for `tools.2.strict`."""
+    return re.sub(r"\.\[?\d+\]?(?=\.|$)", "[]", param)
 
 
 def requests(endpoint: str, fixed: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -236,8 +241,8 @@ def faults(
 
 def without_effect(table: Table, where: str) -> bool:
     """Whether the table says that a field, or one around it, has no effect, or takes only values that have none."""
-    steps = re.sub(r"\.\d+", "[]", where.partition(":")[0]).split(".")
-    return any(isinstance(table.get(".".join(steps[:end])), Taken | Refused) for end in range(1, len(steps) + 1))
+    place = as_place(where.partition(":")[0])
+    return any(isinstance(table.get(one), Taken | Refused) for one in above(place))
 
 
 def kinds(body: Any) -> list[str]:
@@ -252,11 +257,7 @@ def kinds(body: Any) -> list[str]:
 
 def present(body: Any, path: str) -> bool:
     """Whether a body has something at a place."""
-    name, _, rest = path.partition(".")
-    value = body.get(name.removesuffix("[]")) if isinstance(body, dict) else None
-    if name.endswith("[]"):
-        return isinstance(value, list) and any(present(one, rest) if rest else True for one in value)
-    return present(value, rest) if rest else value is not None
+    return any(value is not None for _, value in values(body, path.split(".")))
 
 
 def explains(path: str, entry: Refused | Taken | Narrower, sent: Sent) -> bool:

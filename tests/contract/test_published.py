@@ -80,15 +80,12 @@ def test_every_documented_query_of_a_list_is_answered(route: str, stood: Stood) 
     client = stood.server.openai()
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=stood.fixed["training_file"][0])
     ids = {"fine_tuning_job_id": job.id, "response_id": stood.fixed["previous_response_id"][0]}
-    checkpoint = {"fine_tuned_model_checkpoint": MODEL}
-    path = "/v1" + route.format(**ids, **checkpoint)
-    first: dict[str, str] = {}
+    path = "/v1" + route.format(**ids, fine_tuned_model_checkpoint=MODEL)
     with stood.server.http() as http:
         data = http.get(path).json()["data"]
-        if data:
-            first["after"] = data[0]["id"]
+        after = data[0]["id"] if data else None
         for name, node in PUBLISHED["queries"][route].items():
-            for place, value in Walk({"after": (first.get("after"),)}).values(node, name):
+            for place, value in Walk({"after": (after,)}).values(node, name):
                 query = {name: value} if not isinstance(value, dict) else {f"{place}[{k}]": v for k, v in value.items()}
                 answer = http.get(path, params={key: one for key, one in query.items() if one is not None})
                 assert answer.status_code == 200, (query, answer.text)

@@ -134,3 +134,9 @@ def places(node: Node, place: str = "", seen: tuple[str, ...] = ()) -> set[str]:
     for name, one in node.get("fields", {}).items():
         found |= {under(place, name)} | places(one, under(place, name), seen)
     return found
+
+
+def above(path: str) -> list[str]:
+    """The path and all that it is under: `tools[].x` is under `tools[]` and `tools`."""
+    steps = path.replace("[]", ".[]").split(".")
+    return [".".join(steps[:end]).replace(".[]", "[]") for end in range(len(steps), 0, -1)]

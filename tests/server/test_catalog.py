@@ -25,11 +25,12 @@ def test_an_alias_moved_twice_at_once_is_the_same_in_memory_and_database(
     catalog = Catalog(
         registry, Residency(ScriptedEngine(), registry.store, metrics, slots=1, capacity=1), None, metrics
     )
-    stored, second = registry.set_alias, threading.Event()
+    stored, first, second = registry.set_alias, threading.Event(), threading.Event()
 
     def slow(name: str, weights: dict[str, int], *, owned_by: str) -> Alias:
         alias = stored(name, weights, owned_by=owned_by)
         if "ft:a:v1" in weights:
+            first.set()
             second.wait(0.5)  # the other comes between the database and memory, if it can
         else:
             second.set()
@@ -40,8 +41,7 @@ def test_an_alias_moved_twice_at_once_is_the_same_in_memory_and_database(
         threading.Thread(target=catalog.set_alias, args=("ft:a", {f"ft:a:v{number}": 1}, "acme")) for number in (1, 2)
     ]
     moves[0].start()
-    while not registry.aliases():
-        pass
+    assert first.wait(10)
     moves[1].start()
     for move in moves:
         move.join(10)

@@ -72,8 +72,10 @@ def test_another_admin_key_in_the_settings_ends_the_one_before(database: Engine)
 def test_a_users_key_does_not_become_the_admins(database: Engine) -> None:
     keys = Keys(database)
     _, secret = keys.create("ann")
+    keys.ensure_admin("sk-before")
     with pytest.raises(InvalidState, match="the user key 'ann'"):
         keys.ensure_admin(secret)
+    assert keys.check("sk-before") is not None, "a start that is refused changes nothing"
     key = keys.check(secret)
     assert key is not None
     assert not key.admin

@@ -5,7 +5,7 @@ in our trials, "Deduplicating Training Data Makes Language Models Better" (2022)
 """
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
 from hashlib import blake2b
 
@@ -27,6 +27,26 @@ def _empty() -> MinHash:
     return MinHash(num_perm=PERMUTATIONS)
 
 
+class Near:
+    """Texts by their numbers, found again by what is nearly the same."""
+
+    def __init__(self) -> None:
+        self._index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
+        self._hashes: dict[Hashable, np.ndarray] = {}  # as 32 bits each, for there are many to keep
+
+    def twins(self, signed: MinHash) -> Iterator[int]:
+        """Those nearly the same; the index only guesses, so each is compared."""
+        for number in self._index.query(signed):
+            same = np.count_nonzero(self._hashes[number] == signed.hashvalues.astype(np.uint32))
+            if same >= NEAR * PERMUTATIONS:
+                yield int(str(number))
+
+    def add(self, number: int, signed: MinHash) -> None:
+        """Keep one."""
+        self._index.insert(number, signed, check_duplication=False)
+        self._hashes[number] = signed.hashvalues.astype(np.uint32)
+
+
 def signature(text: str) -> MinHash | None:
     """What near duplicates have nearly in common; None where the text is too short to have any."""
     words = _WORDS.findall(text.lower())
@@ -35,12 +55,6 @@ def signature(text: str) -> MinHash | None:
     signed = _empty().copy()
     signed.update_batch({" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)})
     return signed
-
-
-def alike(hashes: np.ndarray, other: MinHash) -> bool:
-    """Whether two are as near as the index only guesses; `hashes` as 32 bits each, for there are many to keep."""
-    same = np.count_nonzero(hashes == other.hashvalues.astype(np.uint32))
-    return bool(same >= NEAR * PERMUTATIONS)
 
 
 class Duplicates:
@@ -53,10 +67,9 @@ class Duplicates:
         """Compare with `other`, the validation file's rows, too."""
         self.drops: dict[int, str] = {}
         self._exact: dict[bytes, int] = {}
-        self._near = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
+        self._near = Near()
         self._other_exact: dict[bytes, int] = {}
         self._other_near = MinHashLSH(threshold=NEAR_LEAKAGE, num_perm=PERMUTATIONS)
-        self._signatures: dict[Hashable, np.ndarray] = {}
         self._lines: dict[str, list[int]] = {"same": [], "near": [], "leaked": [], "nearly_leaked": []}
         for row in other:
             self._other_exact.setdefault(_digest(row.text), row.line)
@@ -76,12 +89,11 @@ class Duplicates:
             return
         if signed is None:
             return
-        twin = next((one for one in self._near.query(signed) if alike(self._signatures[one], signed)), None)
+        twin = next(self._near.twins(signed), None)
         if twin is not None:
             self._note("near", row.line, f"nearly the same as line {twin}")
         else:
-            self._near.insert(row.line, signed, check_duplication=False)
-            self._signatures[row.line] = signed.hashvalues.astype(np.uint32)
+            self._near.add(row.line, signed)
 
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""

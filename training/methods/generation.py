@@ -32,9 +32,13 @@ def answers(
     """`answer_ids` as text."""
     ends = _ends(model, tokenizer)
     return [
-        Answer(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), ids[-1] not in ends)
-        for ids in answer_ids(model, tokenizer, prompts, max_tokens)
+        Answer(text(tokenizer, ids), ids[-1] not in ends) for ids in answer_ids(model, tokenizer, prompts, max_tokens)
     ]
+
+
+def text(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
+    """An answer's text, without its end of turn."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def answer_ids(

@@ -5,6 +5,7 @@ TRL's default there.
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,11 @@ def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, eval
         "disable_tqdm": True,
         "dataloader_pin_memory": not on_cpu,
     }
+
+
+def steps_an_epoch(rows: int, hyperparameters: Resolved) -> int:
+    """The last batch may be smaller."""
+    return math.ceil(rows / hyperparameters.batch_size)
 
 
 def warmup_steps(rows: int, hyperparameters: Resolved) -> int:

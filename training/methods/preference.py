@@ -4,7 +4,6 @@ DPO alone may lower the likelihood of both answers as long as the rejected one's
 the preferred answers holds it up ("Iterative Reasoning Preference Optimization", 2024).
 """
 
-import math
 from typing import Any
 
 from datasets import Dataset
@@ -67,9 +66,11 @@ def train(
 
 
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved, rows: int) -> DPOConfig:
-    share, an_epoch = hyperparameters.supervised_share, math.ceil(rows / hyperparameters.batch_size)
+    share = hyperparameters.supervised_share
     return DPOConfig(
-        **models.arguments(job, directory.checkpoints, hyperparameters, evaluate_every=an_epoch),
+        **models.arguments(
+            job, directory.checkpoints, hyperparameters, evaluate_every=models.steps_an_epoch(rows, hyperparameters)
+        ),
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
         warmup_steps=models.warmup_steps(rows, hyperparameters),
         beta=hyperparameters.beta,

@@ -4,7 +4,6 @@ We hand the trainer token ids and labels of our own making (training/render.py).
 than packed: packing needs FlashAttention to keep rows apart.
 """
 
-import math
 import random
 from typing import Any
 
@@ -100,7 +99,7 @@ def _replay_rows(
 
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved, rows: int) -> TrainingArguments:
     common = models.arguments(
-        job, directory.checkpoints, hyperparameters, evaluate_every=math.ceil(rows / hyperparameters.batch_size)
+        job, directory.checkpoints, hyperparameters, evaluate_every=models.steps_an_epoch(rows, hyperparameters)
     )
     return TrainingArguments(
         **common,

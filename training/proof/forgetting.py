@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from training.data.jsonl import NotJsonLines, lines, load
 from training.data.reading import fail_on
-from training.methods.generation import answer_ids
+from training.methods.generation import answer_ids, text
 from training.proof.evaluation import Forgetting, Recall
 from training.proof.statistics import share_interval
 from training.render import prompt_ids
@@ -52,19 +52,24 @@ def questions(extra: Path | None, built_in: int | None = None) -> list[Question]
     Raises:
         InvalidTrainingData: lists the file's faulty lines.
     """
-    found: dict[Path, list[Question]] = {}
     problems: list[str] = []
-    for path in (BUILT_IN, *([extra] if extra else [])):
-        try:
-            for number, text in lines(path):
-                try:
-                    found.setdefault(path, []).append(_question(load(text)))
-                except ValueError as error:
-                    problems.append(f"line {number}: {error}")
-        except NotJsonLines as error:
-            problems.append(str(error))
+    found = _read(BUILT_IN, problems)[:built_in] + (_read(extra, problems) if extra else [])
     fail_on(problems, "retention_file")
-    return found[BUILT_IN][:built_in] + (found.get(extra, []) if extra else [])
+    return found
+
+
+def _read(path: Path, problems: list[str]) -> list[Question]:
+    """A file's questions; `problems` gets its faulty lines."""
+    found: list[Question] = []
+    try:
+        for number, line in lines(path):
+            try:
+                found.append(_question(load(line)))
+            except ValueError as error:
+                problems.append(f"line {number}: {error}")
+    except NotJsonLines as error:
+        problems.append(str(error))
+    return found
 
 
 def _question(row: Any) -> Question:
@@ -88,13 +93,14 @@ def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Qu
     with model.disable_adapter():
         base = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
     recalls = [
-        Recall(prompt=one.prompt, expect=" / ".join(one.expect), base=text, knew=one.answered(text))
-        for one, text in zip(asked, _texts(tokenizer, base), strict=True)
+        Recall(prompt=one.prompt, expect=" / ".join(one.expect), base=said, knew=one.answered(said))
+        for one, said in zip(asked, (text(tokenizer, ids) for ids in base), strict=True)
     ]
     known = [index for index, one in enumerate(recalls) if one.knew]
     tuned = answer_ids(model, tokenizer, [prompts[index] for index in known], MAX_ANSWER_TOKENS)
-    for index, text in zip(known, _texts(tokenizer, tuned), strict=True):
-        recalls[index].tuned, recalls[index].kept = text, asked[index].answered(text)
+    for index, ids in zip(known, tuned, strict=True):
+        said = text(tokenizer, ids)
+        recalls[index].tuned, recalls[index].kept = said, asked[index].answered(said)
     lost = sum(recalls[index].kept is False for index in known)
     low, high = share_interval(lost, len(known))
     return Forgetting(
@@ -107,10 +113,6 @@ def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Qu
         high=high,
         answers=recalls,
     )
-
-
-def _texts(tokenizer: "PreTrainedTokenizerBase", answers: Sequence[list[int]]) -> list[str]:
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in answers]
 
 
 def divergence(model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[tuple[list[int], list[int]]]) -> float:

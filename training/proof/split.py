@@ -4,17 +4,16 @@ The checkpoint is the best of several on the rows that choose it: on them it loo
 """
 
 import random
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
 import numpy as np
-from datasketch import MinHashLSH
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from training.data.duplicates import NEAR, PERMUTATIONS, alike, signature
+from training.data.duplicates import Near, signature
 from training.data.messages import Message
 from training.data.rows import Example, Pair, Row
 from training.defaults import MAX_PROOF_ROWS, MAX_SELECTION_ROWS, PROOF_SHARE, SELECTION_SHARE
@@ -120,16 +119,13 @@ def _same_conversation(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
 
 def _near(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
     """Near duplicates, system messages left aside: those are the same everywhere."""
-    index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
-    known: dict[Hashable, np.ndarray] = {}
+    known = Near()
     for place, row in enumerate(rows):
         mine = signature(_said(row))
         if mine is None:
             continue
-        twins: list[Hashable] = index.query(mine)
-        yield from ((int(str(twin)), place) for twin in twins if alike(known[twin], mine))
-        index.insert(place, mine, check_duplication=False)
-        known[place] = mine.hashvalues.astype(np.uint32)
+        yield from ((twin, place) for twin in known.twins(mine))
+        known.add(place, mine)
 
 
 def _said(row: Row) -> str:

@@ -107,9 +107,9 @@ class JobRequest(Description):
         That is an alias of its own, and a threshold that is easier to pass than the server's.
         """
         for name, value in gate:
-            least = getattr(default, name)
-            easier = {"min": value < least, "max": value > least} if name != "alias" else {"alias": value != least}
-            if easier.get(name.partition("_")[0]):
+            usual = getattr(default, name)
+            stricter = (name.startswith("min_") and value > usual) or (name.startswith("max_") and value < usual)
+            if value != usual and not stricter:
                 return f"metadata.{GATE}{name}"
         return None
 

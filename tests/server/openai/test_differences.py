@@ -22,7 +22,7 @@ from server.openai.responses.wire import ResponseRequest
 from server.openai.text.chat_wire import ChatRequest
 from server.openai.text.completions import CompletionRequest
 from server.openai.uploads import UploadRequest
-from tests.contract.walk import PUBLISHED, places
+from tests.contract.walk import PUBLISHED, above, places
 from training.job import Preference, Reinforcement, Supervised, SupervisedHyperparameters
 
 OURS: dict[str, dict[str, type[pydantic.BaseModel]]] = {  # by the place where they are
@@ -76,12 +76,6 @@ def fields(kind: Any, path: str = "", seen: tuple[Any, ...] = ()) -> set[str]:
         at = f"{path}.{name}" if path else name
         found |= {at} | fields(hint, at, (*seen, kind))
     return found
-
-
-def above(path: str) -> list[str]:
-    """The path and all that it is under: `tools[].x` is under `tools[]` and `tools`."""
-    steps = path.replace("[]", ".[]").split(".")
-    return [".".join(steps[:end]).replace(".[]", "[]") for end in range(len(steps), 0, -1)]
 
 
 def ours(endpoint: str) -> set[str]:

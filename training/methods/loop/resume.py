@@ -17,6 +17,8 @@ from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from adapters.store import sync
+
 _BESIDE = "saving"
 
 
@@ -92,9 +94,9 @@ class ResumableTrainer(Trainer):
         self._find_best()
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         for path in (*folder.rglob("*"), folder):
-            _sync(path)
+            sync(path)
         folder.rename(checkpoints / folder.name)
-        _sync(checkpoints)
+        sync(checkpoints)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         begun = super()._init_training_state(*args, **kwargs)
@@ -116,12 +118,3 @@ class ResumableTrainer(Trainer):
         trained: Any = self.model
         if len(getattr(trained, "peft_config", ())) > 1:
             trained.load_adapter(resume_from_checkpoint, trained.active_adapter, is_trainable=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file's or a folder's content on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
