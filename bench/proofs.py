@@ -24,7 +24,7 @@ class Proof:
     proves: tuple[str, ...]
 
 
-ENGINE = ("server/engine", "server/lora_cpu.py", "server/lora_kernel.py", "server/models")
+ENGINE = ("server/engine", "server/inference")
 PROOFS = {
     "recipes": Proof(
         "Each recipe on SmolLM2 gains what its card promises, with its 95 % interval, and passes its gate",
@@ -32,7 +32,14 @@ PROOFS = {
     ),
     "durability": Proof(
         "SIGKILL at 20 random moments each of trainer, server and both: every job ends as an untouched one",
-        ("training", "adapters", "server/jobs.py", "server/trainers.py", "server/state", "bench/durability.py"),
+        (
+            "training",
+            "adapters",
+            "server/jobs/queue.py",
+            "server/jobs/processes.py",
+            "server/state",
+            "bench/durability.py",
+        ),
     ),
     "fuzz": Proof(
         "10,000 requests that schemathesis makes up from our own schema: no 5xx, every error in OpenAI's form",
@@ -44,7 +51,7 @@ PROOFS = {
     ),
     "lm_eval": Proof(
         "lm-evaluation-harness: its log-likelihoods are transformers' own, and chats are scored",
-        (*ENGINE, "adapters", "server/openai/text", "demo/lm_eval"),
+        (*ENGINE, "adapters", "server/openai", "demo/lm_eval"),
     ),
     "langchain4j": Proof(
         "LangChain4j's own abstract integration tests of chat, streaming and embedding models, and retrieval in a "
@@ -65,7 +72,7 @@ PROOFS = {
     ),
     "full_models": Proof(
         "The engine of a full fine-tune is killed: the base's goes on, the model's next request starts its own again",
-        (*ENGINE, "adapters", "training", "server/jobs.py"),
+        (*ENGINE, "adapters", "training", "server/jobs"),
     ),
     "soak": Proof(
         "Memory of server and engine over 10,000 load/evict cycles stays flat",

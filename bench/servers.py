@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from demo.server import serve
-from server.engine.vllm_engine import PLUGIN
+from server.engine.vllm import PLUGIN
 
 KV_CACHE_BYTES = 2 * 1024**3
 MAX_MODEL_LEN = 2048

@@ -8,7 +8,7 @@ import json
 import random
 from typing import Any
 
-from server.openai.text.structure import BEST_EFFORT as SCHEMA_INSTRUCTION
+from server.openai.chat.structure import BEST_EFFORT as SCHEMA_INSTRUCTION
 
 Line = dict[str, Any]
 

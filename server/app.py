@@ -20,21 +20,24 @@ from adapters.store import Store
 from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
+from server.admin import probes as operations
 from server.batches.runner import BatchRunner
-from server.generation import Engine
-from server.http import entry, errors, operations
+from server.http import entry, statuses
 from server.http.limits import RateLimits
-from server.http.metrics import Metrics
-from server.jobs import JobQueue
-from server.models.catalog import Catalog
-from server.models.embedder import Embedder
-from server.models.residency import Residency
+from server.inference.catalog import Catalog
+from server.inference.embedder import Embedder
+from server.inference.engine import Engine
+from server.inference.residency import Residency
+from server.inference.supervisor import Supervisor
+from server.jobs.processes import Trainers
+from server.jobs.queue import JobQueue
+from server.metrics import Metrics
 from server.openai import batches as openai_batches
-from server.openai import embeddings, files, models, moderations, uploads
+from server.openai import completions, embeddings, files, models, moderations, uploads
+from server.openai.chat import routes as chat
 from server.openai.fine_tuning import graders, permissions
 from server.openai.fine_tuning import jobs as fine_tuning
 from server.openai.responses import routes as responses
-from server.openai.text import chat, completions
 from server.services import Services
 from server.settings import Settings
 from server.state.batches import Batches
@@ -45,8 +48,6 @@ from server.state.permissions import Permissions
 from server.state.responses import Responses
 from server.state.tables import migrate
 from server.state.uploads import Uploads
-from server.supervisor import Supervisor
-from server.trainers import Trainers
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
     app = FastAPI(
         title="Tuneport", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan
     )
-    errors.install(app)
+    statuses.install(app)
     entry.install(app, settings)
     for module in ROUTERS:
         app.include_router(module.router)

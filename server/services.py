@@ -7,12 +7,13 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from server.batches.runner import BatchRunner
-from server.generation import Engine
 from server.http.limits import RateLimits
-from server.http.metrics import Metrics
-from server.jobs import JobQueue
-from server.models.catalog import Catalog
-from server.models.embedder import Embedder
+from server.inference.catalog import Catalog
+from server.inference.embedder import Embedder
+from server.inference.engine import Engine
+from server.inference.supervisor import Supervisor
+from server.jobs.queue import JobQueue
+from server.metrics import Metrics
 from server.settings import Settings
 from server.state.batches import Batches
 from server.state.files import Files
@@ -21,7 +22,6 @@ from server.state.keys import Keys
 from server.state.permissions import Permissions
 from server.state.responses import Responses
 from server.state.uploads import Uploads
-from server.supervisor import Supervisor
 
 
 @dataclass(frozen=True)

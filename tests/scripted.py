@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.engine.tokens import TokenBytes
-from server.generation import (
+from server.inference.engine import (
     AdapterLoadFailed,
     ContextLengthExceeded,
     Delta,

@@ -18,7 +18,7 @@ from adapters.files.validate import CONFIG
 from adapters.registry import Adapter, Alias
 from adapters.store import TAKEN
 from server.admin.body import Body
-from server.http.auth import Administrator
+from server.http.identity import Administrator
 from server.services import Services, Use
 
 router = APIRouter(prefix="/admin/adapters")

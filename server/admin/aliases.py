@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from adapters.errors import InvalidAlias
 from adapters.registry import Alias
 from server.admin.body import Body, without_nulls
-from server.http.auth import Administrator
+from server.http.identity import Administrator
 from server.services import Use
 
 router = APIRouter(prefix="/admin/adapters/aliases")

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from server.admin.body import Body
-from server.http.auth import Administrator
+from server.http.identity import Administrator
 from server.services import Use
 from server.state.keys import Key
 

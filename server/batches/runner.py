@@ -20,8 +20,8 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential
 
 from server.batches import lines
 from server.batches.lines import Answers, Line
+from server.errors import NotFound
 from server.state.batches import ENDED, Batches, Counts
-from server.state.errors import NotFound
 from server.state.files import Files
 from server.state.ids import random_id
 from server.state.keys import Key

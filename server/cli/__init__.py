@@ -127,7 +127,7 @@ def list_keys(data_dir: DataDir = None) -> None:
 @keys.command("revoke")
 def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
     """Revoke a key; running servers refuse it within five seconds."""
-    from server.state.errors import StateError
+    from server.errors import StateError
 
     try:
         _keys(data_dir).revoke(key_id)

@@ -69,9 +69,9 @@ def _run(settings: Settings, base: BaseModel) -> None:
     from adapters.database import connect
     from server.app import DataFolderBusy, create_app, sole_owner
     from server.engine.engines import Engines
-    from server.engine.vllm_engine import EngineOptions
+    from server.engine.vllm import EngineOptions
+    from server.errors import InvalidState
     from server.http import listen
-    from server.state.errors import InvalidState
     from server.state.keys import Keys
     from server.state.tables import migrate
 

@@ -1,1 +1,1 @@
-"""vLLM behind the `Engine` protocol of server/generation.py: the only package, with lora_cpu.py, that imports it."""
+"""vLLM behind the `Engine` protocol of server/inference/engine.py: the only package that imports it."""

@@ -1,4 +1,4 @@
-"""The base's engine, and one more for each full model in use: together an `Engine` (server/generation.py).
+"""The base's engine, and one more for each full model in use: together an `Engine` (server/inference/engine.py).
 
 A full model has nothing in common with the base's weights, so it is a vLLM of its own: half a minute to load, and its
 own KV cache. Engines are started and stopped one at a time, so that one that goes has left its memory to the next.
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from adapters.base import BaseModel
 from adapters.files import full
-from server.engine.vllm_engine import EngineOptions, VllmEngine
-from server.generation import AdapterLoadFailed, Delta, Sampling, Tools
+from server.engine.vllm import EngineOptions, VllmEngine
+from server.inference.engine import AdapterLoadFailed, Delta, Sampling, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from vllm.lora import lora_model
 
-from server import lora_cpu
+from server.engine import lora_cpu
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolCalls
-from server.generation import STRUCTURE, Delta, InvalidRequest, Sampling, TokenLogprob
+from server.inference.engine import STRUCTURE, Delta, InvalidRequest, Sampling, TokenLogprob
 from server.state.ids import random_id
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ An answer is parsed delta by delta, streamed or not, so both forms find the same
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from server.generation import Delta, Sampling, ToolCallDelta, Tools
+from server.inference.engine import Delta, Sampling, ToolCallDelta, Tools
 from server.state.ids import random_id
 
 if TYPE_CHECKING:

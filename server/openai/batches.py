@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from server.http.auth import Caller
+from server.errors import InvalidState
+from server.http.identity import Caller
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Use
-from server.state.errors import InvalidState
 from server.state.tables import BatchRow
 from training.wire import Description
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
-from server.http.auth import Caller
+from server.errors import InvalidState
+from server.http.identity import Caller
 from server.http.wording import mended
 from server.openai.lists import After, Known, page
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Use
-from server.state.errors import InvalidState
 from server.state.files import StoredFile
 
 router = APIRouter(prefix="/v1/files")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query, Request
 from fastapi.routing import APIRoute
 
-from server.state.errors import InvalidState
+from server.errors import InvalidState
 
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from server.generation import InvalidRequest
-from server.http.auth import Administrator, Caller
-from server.models.catalog import Entry
+from server.http.identity import Administrator, Caller
+from server.inference.catalog import Entry
+from server.inference.engine import InvalidRequest
 from server.services import Services, Use
 
 router = APIRouter()

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from server.generation import InvalidRequest
-from server.http.auth import Caller
+from server.http.identity import Caller
+from server.inference.engine import InvalidRequest
 
 router = APIRouter()
 

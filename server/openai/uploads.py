@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, UploadFile
 from pydantic import Field
 
-from server.http.auth import Caller
+from server.http.identity import Caller
 from server.openai.files import Purpose, wire
 from server.openai.wire import ExpiresAfter, FileName
 from server.services import Use

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
-from server.state.errors import InvalidState, NotFound
+from server.errors import InvalidState, NotFound
 from server.state.ids import random_id
 from server.state.tables import BatchRow
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from server.state.errors import InvalidState, NotFound, TooLarge
+from server.errors import InvalidState, NotFound, TooLarge
 from server.state.ids import random_id
 from server.state.tables import FileRow
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from server.state.errors import InvalidState, NotFound
+from server.errors import InvalidState, NotFound
 from server.state.tables import JobRow
 from training.directory import JobDirectory
 from training.job import Gate, Method

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session
 
-from server.state.errors import InvalidState, NotFound
+from server.errors import InvalidState, NotFound
 from server.state.ids import random_id
 from server.state.tables import KeyRow
 

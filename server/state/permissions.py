@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from server.state.errors import NotFound
+from server.errors import NotFound
 from server.state.ids import random_id
 from server.state.tables import PermissionRow
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, delete
 from sqlalchemy.orm import Session
 
-from server.state.errors import InvalidState, NotFound
+from server.errors import InvalidState, NotFound
 from server.state.tables import ResponseRow
 
 LIFETIME_SECONDS = 30 * 24 * 3600  # OpenAI's

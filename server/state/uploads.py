@@ -13,7 +13,7 @@ from threading import Lock
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from server.state.errors import InvalidState, NotFound, TooLarge
+from server.errors import InvalidState, NotFound, TooLarge
 from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
 from server.state.tables import UploadRow

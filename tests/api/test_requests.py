@@ -31,9 +31,9 @@ def post(server: InProcess, path: str, change: dict[str, Any]) -> Any:
 
 def nullable(path: str) -> dict[str, None]:
     """Every field of a request but those it needs, as null."""
+    from server.openai.chat.wire import ChatRequest
+    from server.openai.completions import CompletionRequest
     from server.openai.responses.wire import ResponseRequest
-    from server.openai.text.chat_wire import ChatRequest
-    from server.openai.text.completions import CompletionRequest
     from tests.server.openai.test_differences import OPENAIS, fields
 
     kind: Any = {CHAT: ChatRequest, RESPONSES: ResponseRequest, COMPLETIONS: CompletionRequest}[path]

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from server.generation import Sampling
+from server.inference.engine import Sampling
 from server.openai.differences import ENDPOINTS, Narrower, Refused, Table, Taken, values
 from tests.contract.walk import PUBLISHED, TEXTS, Walk, above, under
 

@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 
-from server.http.auth import Identity
 from server.http.entry.bodies import Bodies
 from server.http.entry.browsers import Browsers
 from server.http.entry.urls import Urls
-from server.http.middleware import Envelope
+from server.http.envelope import Envelope
+from server.http.identity import Identity
 from server.settings import Settings
 from server.state.uploads import MAX_PART_BYTES
 

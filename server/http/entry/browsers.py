@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.http.errors import Forbidden, describe
+from server.http.statuses import Forbidden, describe
 
 FOREIGN = ("cross-site", "same-site")  # the same site is another port of this machine, perhaps somebody else's
 ANY = "*"

@@ -7,10 +7,10 @@ from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
-from server.http.auth import Caller
-from server.http.errors import RateLimited
+from server.errors import InvalidState
+from server.http.identity import Caller
+from server.http.statuses import RateLimited
 from server.services import Use
-from server.state.errors import InvalidState
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
 from training.graders.sandbox import SandboxUnavailable

@@ -9,12 +9,12 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 
 from adapters import names
 from adapters.errors import InvalidName
-from server.http.auth import Caller
-from server.http.errors import Forbidden
+from server.errors import InvalidState, NotFound
+from server.http.identity import Caller
+from server.http.statuses import Forbidden
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
-from server.state.errors import InvalidState, NotFound
 from server.state.ids import random_id
 from server.state.jobs import RUNNING
 from server.state.tables import JobRow

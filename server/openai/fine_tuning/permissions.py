@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from server.http.auth import Administrator
+from server.http.identity import Administrator
 from server.openai.lists import After, Known, Limit, page
 from server.services import Use
 from server.state.permissions import Permission

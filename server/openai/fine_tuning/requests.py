@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapters import names
+from server.errors import InvalidState
 from server.http.wording import told
 from server.openai.wire import Metadata
-from server.state.errors import InvalidState
 from training.job import Gate, Method, Preference, Reinforcement, Supervised, WandbIntegration
 from training.wire import Description
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from server.generation import Delta, ToolCallDelta
-from server.http import errors
+from server.http import statuses
+from server.inference.engine import Delta, ToolCallDelta
 from server.openai.responses import items, wire
 from server.state.ids import random_id
 
@@ -54,7 +54,7 @@ class Events:
 
     def fail(self, error: Exception) -> list[str]:
         """The response broke off."""
-        told = errors.describe(error)[1]["error"]
+        told = statuses.describe(error)[1]["error"]
         response = {
             **self._response,
             "status": "failed",

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Tag
 
-from server.generation import InvalidRequest
-from server.openai.text.answers import Answer
-from server.openai.text.messages import joined
+from server.inference.answers import Answer
+from server.inference.engine import InvalidRequest
+from server.openai.chat.messages import joined
 from server.state.ids import random_id
 from training.wire import WithoutNulls
 

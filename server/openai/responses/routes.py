@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from adapters import template
-from server.generation import InvalidRequest
-from server.http.auth import Caller
-from server.models.catalog import Model
+from server.http.identity import Caller
+from server.inference.answering import Asked, Generation, respond, size
+from server.inference.answers import gather
+from server.inference.catalog import Model
+from server.inference.engine import InvalidRequest
 from server.openai import differences
+from server.openai.chat import messages, structure
 from server.openai.lists import After, Limit, page
 from server.openai.responses import items as conversation
 from server.openai.responses import wire
 from server.openai.responses.events import Events
-from server.openai.text import messages, structure
-from server.openai.text.answering import Asked, Generation, respond, size
-from server.openai.text.answers import gather
 from server.services import Use
 
 if TYPE_CHECKING:

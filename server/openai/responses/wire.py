@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
-from server.generation import InvalidRequest, Sampling, TokenLogprob, Tools, Unsupported
-from server.openai.responses.items import Item, Message
-from server.openai.text import chat_wire, structure
-from server.openai.text.sampling_wire import TextRequest, Tokens
-from server.openai.text.tools_wire import (
+from server.inference.engine import InvalidRequest, Sampling, TokenLogprob, Tools, Unsupported
+from server.openai.chat import structure
+from server.openai.chat import wire as chat_wire
+from server.openai.chat.sampling import TextRequest, Tokens
+from server.openai.chat.tools import (
     MAX_TOOLS,
     AllowedTools,
     AllowedToolsChoice,
@@ -22,6 +22,7 @@ from server.openai.text.tools_wire import (
     Tool,
     choose,
 )
+from server.openai.responses.items import Item, Message
 from server.state.ids import random_id
 from training.wire import WithoutNulls
 

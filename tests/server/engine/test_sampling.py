@@ -6,7 +6,7 @@ import pytest
 
 from server.engine.sampling import copies, greedy, parameters, read, refused
 from server.engine.tokens import TokenBytes
-from server.generation import STRUCTURE, Delta, Sampling, ToolCallDelta
+from server.inference.engine import STRUCTURE, Delta, Sampling, ToolCallDelta
 
 EMOJI = "😀 ok"
 

@@ -11,16 +11,16 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 from typing_extensions import is_typeddict
 
-from server.generation import Unsupported
+from server.inference.engine import Unsupported
 from server.openai import differences
 from server.openai.batches import BatchRequest
+from server.openai.chat.wire import ChatRequest
+from server.openai.completions import CompletionRequest
 from server.openai.differences import ENDPOINTS, Narrower, Refused
 from server.openai.embeddings import EmbeddingRequest
 from server.openai.fine_tuning.graders import RunRequest, ValidateRequest
 from server.openai.fine_tuning.requests import JobRequest
 from server.openai.responses.wire import ResponseRequest
-from server.openai.text.chat_wire import ChatRequest
-from server.openai.text.completions import CompletionRequest
 from server.openai.uploads import UploadRequest
 from tests.contract.walk import PUBLISHED, above, places
 from training.job import Preference, Reinforcement, Supervised, SupervisedHyperparameters

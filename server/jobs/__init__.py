@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: the queue, the trainers it starts, what they need and what they leave."""

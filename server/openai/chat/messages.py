@@ -1,0 +1,121 @@
+"""Conversations as OpenAI's chat has them, checked and turned into what templates take."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict
+
+from server.inference.engine import InvalidRequest
+from training.wire import WithoutNulls
+
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+def joined(content: Any) -> Any:
+    """The text of a content, which may come in parts; what is neither is left to pydantic.
+
+    Raises:
+        ValueError: a part is no text.
+    """
+    if not isinstance(content, list):
+        return content
+    texts: list[str] = []
+    for number, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get(TEXT_PARTS.get(kind, "")) if isinstance(kind, str) else None
+        if not isinstance(text, str):
+            raise ValueError(f"part {number} is of type {kind!r}; this model understands text only")
+        texts.append(text)
+    return "".join(texts)
+
+
+Content = Annotated[str, BeforeValidator(joined)]
+
+
+class CalledFunction(WithoutNulls):
+    """A function that was called; arguments are the text that the model wrote, JSON or not."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(WithoutNulls):
+    """A call the model made."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(WithoutNulls):
+    """One turn of the conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: Content | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    def turn(self) -> dict[str, Any]:
+        """As templates take it."""
+        turn: dict[str, Any] = {"role": self.role, "content": self.content or self.refusal or ""}
+        if self.name:
+            turn["name"] = self.name
+        if self.tool_calls:
+            turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.tool_call_id:
+            turn["tool_call_id"] = self.tool_call_id
+        return turn
+
+
+def check_turns(messages: Sequence[ChatMessage]) -> None:
+    """Whether every turn has a content and every call its answer, as OpenAI checks it.
+
+    Raises:
+        InvalidRequest: the first that does not.
+    """
+    waiting: list[str] = []
+    for number, message in enumerate(messages):
+        if message.role == "tool":
+            if message.tool_call_id not in waiting:
+                raise InvalidRequest(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
+                    "'tool_calls'.",
+                    f"messages.[{number}].role",
+                )
+            waiting.remove(message.tool_call_id)
+        elif waiting:
+            break
+        if message.content is None and message.role != "assistant":  # whose answer may have been of nothing
+            raise InvalidRequest("Invalid value for 'content': expected a string, got null.", f"messages.[{number}]")
+        if message.tool_calls:
+            if message.role != "assistant":
+                raise InvalidRequest(f"a message with role '{message.role}' calls no tools", f"messages.[{number}]")
+            waiting = [call.id for call in message.tool_calls]
+    if waiting:
+        raise InvalidRequest(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(waiting)}",
+            "messages",
+        )
+
+
+def with_instruction(turns: Sequence[dict[str, Any]], instruction: str | None) -> list[dict[str, Any]]:
+    """The conversation, its system message ended by the instruction."""
+    if instruction is None:
+        return list(turns)
+    if turns and turns[0]["role"] in ("system", "developer"):
+        return [{**turns[0], "content": f"{turns[0]['content']}\n\n{instruction}"}, *turns[1:]]
+    return [{"role": "system", "content": instruction}, *turns]
+
+
+def with_system_prompt(turns: Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
+    """The conversation, begun by the adapter's own system prompt where it has no system message."""
+    if system is None or any(turn["role"] in ("system", "developer") for turn in turns):
+        return list(turns)
+    return [{"role": "system", "content": system}, *turns]

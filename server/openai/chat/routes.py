@@ -1,0 +1,106 @@
+"""`POST /v1/chat/completions`, plain and streamed."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from adapters import template
+from server.http import statuses
+from server.http.identity import Caller
+from server.inference.answering import Asked, Generation, respond, size
+from server.inference.answers import Answer, gather
+from server.inference.catalog import Model
+from server.openai import differences
+from server.openai.chat import messages, structure, wire
+from server.openai.chat.sampling import usage
+from server.services import Use
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+ROLE = '{"role": "assistant", "content": "", "refusal": null}'  # the first delta of every answer
+
+
+@router.post("/v1/chat/completions")
+async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
+    """Answer a conversation."""
+    differences.refuse("chat", await request.json())
+    body.check()
+    tools = body.callable_tools()
+    turns = messages.with_instruction(
+        [message.turn() for message in body.messages], structure.instruction(body.response_format)
+    )
+
+    def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        text = template.render(
+            tokenizer,
+            messages.with_system_prompt(turns, model.manifest.system_prompt),
+            template=model.manifest.chat_template,
+            generation_prompt=True,
+            tools=tools.functions if tools else (),
+            more=body.chat_template_kwargs,
+        )
+        return [template.encode(tokenizer, text)]
+
+    held = body.guide_field() or "response_format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools)
+
+    async def whole(generation: Generation) -> dict[str, Any]:
+        choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]
+        return wire.Writer(generation.model).answer(choices, _usage(generation))
+
+    def events(generation: Generation) -> AsyncIterator[str]:
+        return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
+
+    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+
+
+def _choice(index: int, answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+    if answer.calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.calls
+        ]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": None if answer.logprobs is None else wire.logprobs(answer.logprobs),
+        "finish_reason": answer.finish_reason,
+    }
+
+
+async def _events(generation: Generation, writer: wire.Writer, include_usage: bool) -> AsyncIterator[str]:
+    """The stream's events; those that are there at the same time go out together, for each sending costs as much."""
+    events = "".join(writer.chunk(index, ROLE) for index in range(generation.answers))
+    try:
+        async for delta in generation:
+            if delta.text or delta.logprobs:
+                tokens = json.dumps(wire.logprobs(delta.logprobs)) if delta.logprobs else "null"
+                events += writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
+            if delta.tool_calls:
+                events += writer.chunk(delta.index, json.dumps({"tool_calls": wire.call_deltas(delta.tool_calls)}))
+            if delta.finish_reason is not None:
+                events += writer.chunk(delta.index, "{}", finish_reason=delta.finish_reason)
+            if events:
+                yield events
+                events = ""
+    except Exception as error:
+        generation.failed()
+        logger.exception("a stream broke off")
+        yield events + statuses.event(error)
+        return
+    if include_usage:
+        events = writer.usage_chunk(_usage(generation))
+    yield events + "data: [DONE]\n\n"
+
+
+def _usage(generation: Generation) -> dict[str, Any]:
+    return usage(generation.prompt_tokens, generation.completion_tokens, generation.cached_tokens)

@@ -1,0 +1,158 @@
+"""Fields that every text endpoint takes: OpenAI's, and vLLM's own beside them."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from adapters.manifest import SamplingDefaults
+from server.inference.engine import InvalidRequest, Sampling
+from server.openai.chat.structure import AnySchema
+from server.openai.wire import Metadata
+
+GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
+MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
+MAX_STOP_IDS = 128  # the same
+MAX_INTEGER = 2**31 - 1
+
+TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+
+
+def _few(biases: Any) -> Any:
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"{len(biases)} tokens; at most {MAX_BIASES} can have a bias")
+    return biases
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+
+
+class StructuredOutputs(BaseModel):
+    """What the answer must look like, in vLLM's terms."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    json_: AnySchema | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1)
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class VllmFields(BaseModel):
+    """What vLLM takes beyond OpenAI, through an SDK's `extra_body`."""
+
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INTEGER)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
+    bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_BIASES)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_BIASES)] | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+
+
+class TextRequest(VllmFields):
+    """A request for text; null means absent."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    n: int | None = Field(default=None, ge=1, le=128)
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few)] | None = None
+    user: str | None = None
+    metadata: Metadata | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: AnySchema | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
+    guided_grammar: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "TextRequest":
+        if any(not stop for stop in ([self.stop] if isinstance(self.stop, str) else self.stop or ())):
+            raise ValueError("'stop' holds an empty string")
+        return self
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def check_stream(self) -> None:
+        """Raise InvalidRequest where options are given for a stream that is not asked for, as OpenAI does."""
+        if self.wants_usage and not self.stream:
+            raise InvalidRequest(
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+            )
+
+    def guide(self) -> dict[str, Any] | None:
+        """What vLLM's own fields say the answer must look like; see `Sampling.structure`.
+
+        Raises:
+            InvalidRequest: they say more than one thing, or nothing.
+        """
+        guides = {new: getattr(self, old) for old, new in GUIDED.items() if getattr(self, old) is not None}
+        if self.structured_outputs is not None:
+            guides |= self.structured_outputs.model_dump(exclude_none=True, by_alias=True)
+            if guides.get("json_object") is False:
+                del guides["json_object"]
+        if len(guides) > 1:
+            raise InvalidRequest(f"only one of {', '.join(sorted(guides))} can be asked for", "structured_outputs")
+        return guides or None
+
+    def guide_field(self) -> str | None:
+        """Which of vLLM's own fields that is."""
+        return next(
+            (name for name in (*GUIDED, "structured_outputs") if getattr(self, name) is not None),
+            None,
+        )
+
+    def sampling_fields(self, defaults: SamplingDefaults) -> Sampling:
+        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        return Sampling(
+            temperature=_first(self.temperature, defaults.temperature, 1.0),
+            top_p=_first(self.top_p, defaults.top_p, 1.0),
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            seed=self.seed,
+            n=self.n or 1,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=self.logit_bias or {},
+            more={name: value for name in VllmFields.model_fields if (value := getattr(self, name)) is not None},
+            streamed=bool(self.stream),
+        )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }

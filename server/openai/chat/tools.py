@@ -1,0 +1,92 @@
+"""Tools as OpenAI's chat has them: what may be called, and whether it must be."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from server.inference.engine import InvalidRequest, Tools
+from server.openai.chat.structure import AnySchema
+from training.wire import WithoutNulls
+
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
+MAX_TOOLS = 128  # OpenAI's
+
+
+class Function(WithoutNulls):
+    """A function the model may call; `parameters` is a JSON schema."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Annotated[str, Field(pattern=NAME)]
+    description: str | None = None
+    parameters: AnySchema | None = None
+    strict: bool | None = None
+
+
+class Tool(WithoutNulls):
+    """A tool; only functions are known."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(WithoutNulls):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(WithoutNulls):
+    """The one tool to be called, or one of those allowed."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(WithoutNulls):
+    """Which of the tools may be called this time."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedToolsChoice(WithoutNulls):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+Choice = Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice
+
+
+def choose(tools: list[Tool], choice: Choice | None, parallel: bool) -> Tools | None:
+    """What the model may call; None: nothing.
+
+    Raises:
+        InvalidRequest: the choice names a tool that is not there, or is made without tools.
+    """
+    if not tools:
+        if choice in (None, "none", "auto"):
+            return None
+        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+    if choice == "none":
+        return None  # nor are they shown: the model cannot call what it does not know
+    names = [tool.function.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("two tools have the same name", "tools")
+    mode = choice if isinstance(choice, str) else "auto"
+    wanted = names
+    if isinstance(choice, NamedTool):
+        wanted = [choice.function.name]
+        mode = wanted[0]
+    elif isinstance(choice, AllowedToolsChoice):
+        wanted = [tool.function.name for tool in choice.allowed_tools.tools]
+        mode = choice.allowed_tools.mode
+    for name in wanted:
+        if name not in names:
+            raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice")
+    functions = [tool.model_dump(exclude_none=True) for tool in tools if tool.function.name in wanted]
+    return Tools(tuple(functions), mode, parallel)

@@ -1,0 +1,224 @@
+"""`POST /v1/completions`, the older endpoint: text in, text on; what evaluation harnesses score with."""
+
+import codecs
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from adapters.manifest import SamplingDefaults
+from server.http import statuses
+from server.http.identity import Caller
+from server.inference.answering import Asked, Generation, respond, size
+from server.inference.answers import gather
+from server.inference.catalog import Model
+from server.inference.engine import Delta, InvalidRequest, Sampling, TokenLogprob
+from server.openai import differences
+from server.openai.chat import structure
+from server.openai.chat.sampling import MAX_INTEGER, TextRequest, usage
+from server.services import Use
+from server.state.ids import random_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+MAX_PROMPTS = 2048  # OpenAI's
+UTF8 = codecs.getincrementaldecoder("utf-8")
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
+
+
+Strings = Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True)]
+Ids = Annotated[list[int], Field(fail_fast=True)]
+
+
+class CompletionRequest(TextRequest):
+    """A request for a text's continuation."""
+
+    prompt: str | Strings | Ids | Annotated[list[Ids], Field(max_length=MAX_PROMPTS, fail_fast=True)] | None = None
+    max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    best_of: int | None = Field(default=None, ge=0, le=20)
+    response_format: structure.Format | None = None
+
+    def prompts(self) -> Sequence[str | list[int]]:
+        """Every prompt by itself; without one, a text is begun.
+
+        Raises:
+            InvalidRequest: there is none, one without tokens, or too many.
+        """
+        if self.prompt is None:
+            return [BEGINNING]
+        prompts: list[Any] = [self.prompt]
+        if isinstance(self.prompt, list) and not (self.prompt and isinstance(self.prompt[0], int)):
+            prompts = list(self.prompt)
+        if not prompts or len(prompts) > MAX_PROMPTS:
+            raise InvalidRequest(f"{len(prompts)} prompts; expected 1 to {MAX_PROMPTS}", "prompt")
+        if [] in prompts:
+            raise InvalidRequest('a prompt has no tokens; send "" to have a text begun', "prompt")
+        return prompts
+
+    def sampling(self, defaults: SamplingDefaults) -> Sampling:
+        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        wanted = self.max_tokens if self.max_tokens is not None else defaults.max_completion_tokens
+        return replace(
+            self.sampling_fields(defaults),
+            max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # of none, one is made and dropped
+            top_logprobs=self.logprobs,
+            prompt_logprobs=self.logprobs if self.echo else None,
+            structure=self.guide() or structure.structure(self.response_format),
+        )
+
+
+@router.post("/v1/completions")
+async def create(body: CompletionRequest, request: Request, use: Use, caller: Caller) -> Response:
+    """Continue a text."""
+    differences.refuse("completions", await request.json())
+    body.check_stream()
+    if body.best_of and body.best_of != (body.n or 1):
+        raise InvalidRequest("'best_of' is not supported by this server; leave it out, or ask for 'n'", "best_of")
+    texts = body.prompts()
+
+    def prompts(_model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+        first: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        if body.prompt is None:
+            return [[first]]
+        return [_ids(prompt, tokenizer) or [first] for prompt in texts]
+
+    held = body.guide_field() or "response_format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
+
+    async def whole(generation: Generation) -> dict[str, Any]:
+        writer = _Writer(generation, body, texts, use.engine.tokenizer)
+        choices = [
+            writer.choice(
+                index, answer.text, answer.logprobs or (), answer.prompt_logprobs, answer.finish_reason, first=True
+            )
+            for index, answer in enumerate(await gather(generation))
+        ]
+        return {**writer.identity, "choices": choices, "usage": writer.usage()}
+
+    def events(generation: Generation) -> AsyncIterator[str]:
+        return _events(generation, _Writer(generation, body, texts, use.engine.tokenizer))
+
+    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+
+
+def _ids(prompt: str | list[int], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    if isinstance(prompt, str):
+        return tokenizer(prompt).input_ids
+    for token in prompt:
+        if not 0 <= token < len(tokenizer):
+            raise InvalidRequest(f"{token} is no token of this model; expected 0 to {len(tokenizer) - 1}", "prompt")
+    return prompt
+
+
+class _Writer:
+    """Writes one request's choices."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        body: CompletionRequest,
+        prompts: Sequence[str | list[int]],
+        tokenizer: "PreTrainedTokenizerBase",
+    ) -> None:
+        self._generation = generation
+        self._n = body.n or 1
+        self._dropped = body.max_tokens == 0
+        self._wants_logprobs = body.logprobs is not None
+        self.wants_usage = body.wants_usage
+        texts = [prompt if isinstance(prompt, str) else str(tokenizer.decode(prompt)) for prompt in prompts]
+        self._echoes = texts if body.echo else [""] * len(texts)
+        self._offsets = [0 if body.echo else len(text) for text in texts for _ in range(self._n)]
+        self._characters = [UTF8("replace") for _ in self._offsets]
+        self.identity = {
+            "id": random_id("cmpl-", 29),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": generation.model,
+            "system_fingerprint": None,
+        }
+
+    def choice(
+        self,
+        index: int,
+        text: str,
+        logprobs: Sequence[TokenLogprob],
+        prompt_logprobs: Sequence[TokenLogprob],
+        finish_reason: str | None,
+        *,
+        first: bool,
+    ) -> dict[str, Any]:
+        """An answer, or what was added to it; `first`: nothing of it was written yet."""
+        if self._dropped:
+            text, logprobs = "", ()
+            finish_reason = finish_reason and "length"
+        return {
+            "index": index,
+            "text": (self._echoes[index // self._n] if first else "") + text,
+            "logprobs": self._logprobs(index, [*prompt_logprobs, *logprobs]) if self._wants_logprobs else None,
+            "finish_reason": finish_reason,
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """Usage so far."""
+        made = 0 if self._dropped else self._generation.completion_tokens
+        return usage(self._generation.prompt_tokens, made, self._generation.cached_tokens)
+
+    def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        offsets: list[int] = []
+        for token in tokens:
+            offsets.append(self._offsets[index])
+            # A token that is a part of a character stands where the character begins.
+            self._offsets[index] += len(self._characters[index].decode(token.utf8))
+        return {
+            "tokens": [token.token for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [
+                None
+                if token.logprob is None
+                else {token.token: token.logprob, **{other.token: other.logprob for other in token.top}}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
+
+
+async def _events(generation: Generation, writer: _Writer) -> AsyncIterator[str]:
+    usage = {"usage": None} if writer.wants_usage else {}
+    begun: set[int] = set()
+
+    def chunk(delta: Delta) -> str:
+        choice = writer.choice(
+            delta.index,
+            delta.text,
+            delta.logprobs,
+            delta.prompt_logprobs,
+            delta.finish_reason,
+            first=delta.index not in begun,
+        )
+        begun.add(delta.index)
+        return f"data: {json.dumps({**writer.identity, 'choices': [choice], **usage})}\n\n"
+
+    try:
+        async for delta in generation:
+            if delta.text or delta.logprobs or delta.finish_reason or delta.index not in begun:
+                yield chunk(delta)
+    except Exception as error:
+        generation.failed()
+        logger.exception("a stream broke off")
+        yield statuses.event(error)
+        return
+    if writer.wants_usage:
+        yield f"data: {json.dumps({**writer.identity, 'choices': [], 'usage': writer.usage()})}\n\n"
+    yield "data: [DONE]\n\n"

@@ -1,0 +1,156 @@
+"""Keys, files and jobs in a real SQLite database."""
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from adapters.database import connect
+from server.errors import InvalidState, NotFound, TooLarge
+from server.state.files import Files
+from server.state.jobs import Jobs
+from server.state.keys import Keys
+from server.state.tables import migrate
+from training.job import Gate, Supervised
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Engine:
+    engine = connect(f"sqlite:///{tmp_path / 'db'}")
+    migrate(engine)
+    return engine
+
+
+def test_migrating_twice_changes_nothing(database: Engine) -> None:
+    Keys(database).create("ann")
+    migrate(database)
+    assert [key.name for key in Keys(database).list()] == ["ann"]
+
+
+def test_a_key_works_until_it_is_revoked_and_is_not_kept_in_clear(database: Engine, tmp_path: Path) -> None:
+    keys = Keys(database)
+    keys.create("admin", admin=True)
+    key, secret = keys.create("ann")
+    assert keys.check(secret) == key
+    assert not key.admin
+    assert keys.check(secret + "x") is None
+    assert all(secret.encode() not in path.read_bytes() for path in tmp_path.glob("db*"))
+    keys.revoke(key.id)
+    assert keys.check(secret) is None
+    with pytest.raises(NotFound):
+        keys.revoke(key.id)
+
+
+def test_the_first_start_makes_an_admin_key_and_the_last_cannot_be_revoked(database: Engine) -> None:
+    keys = Keys(database)
+    secret = keys.ensure_admin(None)
+    assert secret is not None
+    key = keys.check(secret)
+    assert key is not None
+    assert key.admin
+    assert keys.ensure_admin(None) is None
+    with pytest.raises(InvalidState, match="last admin key"):
+        keys.revoke(key.id)
+    assert keys.ensure_admin("sk-given") is None
+    assert keys.check("sk-given") is not None
+
+
+def test_another_admin_key_in_the_settings_ends_the_one_before(database: Engine) -> None:
+    keys = Keys(database)
+    keys.ensure_admin("sk-first")
+    kept = keys.create("mine", admin=True)[1]
+    assert Keys(database).ensure_admin("sk-second") is None
+    for secret, valid in (("sk-first", False), ("sk-second", True), (kept, True)):
+        assert (Keys(database).check(secret) is not None) == valid
+    assert Keys(database).ensure_admin(None) is None, "there is one of mine"
+    assert Keys(database).check("sk-second") is None
+
+
+def test_a_users_key_does_not_become_the_admins(database: Engine) -> None:
+    keys = Keys(database)
+    _, secret = keys.create("ann")
+    keys.ensure_admin("sk-before")
+    with pytest.raises(InvalidState, match="the user key 'ann'"):
+        keys.ensure_admin(secret)
+    assert keys.check("sk-before") is not None, "a start that is refused changes nothing"
+    key = keys.check(secret)
+    assert key is not None
+    assert not key.admin
+
+
+def test_files_are_whole_or_not_there(database: Engine, tmp_path: Path) -> None:
+    files = Files(database, tmp_path / "files", max_bytes=100)
+    stored = files.create(io.BytesIO(b"x" * 100), "a.jsonl", "fine-tune")
+    assert stored.path.read_bytes() == b"x" * 100
+    assert (stored.bytes, stored.purpose, stored.filename) == (100, "fine-tune", "a.jsonl")
+    with pytest.raises(TooLarge):
+        files.create(io.BytesIO(b"x" * 101), "b.jsonl", "fine-tune")
+    with pytest.raises(InvalidState, match="empty"):
+        files.create(io.BytesIO(b""), "c.jsonl", "fine-tune")
+    assert sorted(os.listdir(tmp_path / "files")) == sorted([".partial", stored.id])
+    assert not os.listdir(tmp_path / "files" / ".partial")
+    assert Files(database, tmp_path / "files", 100).list() == [stored]
+    files.delete(stored.id)
+    assert not stored.path.exists()
+    with pytest.raises(NotFound):
+        files.get(stored.id)
+
+
+def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
+    jobs = Jobs(database, tmp_path)
+    for identifier in ("ftjob-1", "ftjob-2"):
+        jobs.create(
+            identifier,
+            model="m",
+            parent=None,
+            training_file="file-1",
+            validation_file=None,
+            retention_file=None,
+            result_name="ft:m",
+            seed=1,
+            method=Supervised(),
+            gate=Gate(),
+            accept_findings=False,
+            integrations=[],
+            labels={"team": "a"},
+        )
+    assert [mark.id for mark in jobs.marks()] == ["ftjob-2", "ftjob-1"]
+    assert [row.id for row in jobs.with_status("queued")] == ["ftjob-1", "ftjob-2"]
+    assert jobs.advance("ftjob-1", "running")
+    assert jobs.uses_file("file-1")
+    assert jobs.cancel("ftjob-1").finished_at is not None
+    assert not jobs.advance("ftjob-1", "succeeded", fine_tuned_model="ft:m")
+    assert jobs.get("ftjob-1").fine_tuned_model is None
+    with pytest.raises(InvalidState, match="already ended"):
+        jobs.cancel("ftjob-1")
+
+
+def test_jobs_created_at_once_get_a_number_each(database: Engine, tmp_path: Path) -> None:
+    jobs = Jobs(database, tmp_path / "jobs")
+
+    def create(number: int) -> None:
+        jobs.create(
+            f"ftjob-{number}", model="m", parent=None, training_file="file-1", validation_file=None,
+            retention_file=None, result_name="ft:m:o::1", seed=0, method=Supervised(), gate=Gate(),
+            accept_findings=False, integrations=[], labels={"n": str(number)},
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(30) as pool:
+        list(pool.map(create, range(60)))
+    marks = jobs.marks()
+    assert len(marks) == 60
+    assert [row.id for row in jobs.several([mark.id for mark in marks[:3]])] == [mark.id for mark in marks[:3]]
+    assert sorted(row.number for row in jobs.with_status("queued")) == list(range(1, 61))
+
+
+def test_a_nul_reaches_no_database(database: Engine, tmp_path: Path) -> None:
+    """SQLite would take it, PostgreSQL answers with an error that nobody expects."""
+    files = Files(database, tmp_path / "files", max_bytes=100)
+    stored = files.create(io.BytesIO(b"x"), "a\0.jsonl", "fine-tune")
+    assert stored.filename == "a\ufffd.jsonl"
+    assert files.list("fine-tune\0") == []
+    with pytest.raises(NotFound):
+        files.get(f"{stored.id}\0")
