@@ -22,6 +22,7 @@ from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
 from server.admin import probes as operations
 from server.batches.runner import BatchRunner
+from server.errors import DataFolderBusy
 from server.http import entry, statuses
 from server.http.limits import RateLimits
 from server.inference.catalog import Catalog
@@ -59,10 +60,6 @@ ROUTERS = (
     *(models, files, uploads, fine_tuning, graders, permissions),
     *(admin_aliases, admin_adapters, admin_keys, operations),
 )
-
-
-class DataFolderBusy(RuntimeError):
-    """Another server works on the data folder."""
 
 
 def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:

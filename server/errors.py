@@ -1,22 +1,30 @@
-"""What state can answer.
+"""What the server raises on purpose; http/statuses.py says how each is answered.
 
-StateError
-├── NotFound      (LookupError)  no file or job of that id
-├── InvalidState  (ValueError)   the object is not in a state that allows it; `param` names the field
-└── TooLarge      (ValueError)   over a limit
+ServerError
+├── InvalidRequest        (ValueError)    what was asked cannot be done; `param` names the field
+│   ├── ContextLengthExceeded             prompt and answer do not fit
+│   └── Unsupported                       a field that OpenAI has and this server does not
+├── NotFound              (LookupError)   no object of that id
+├── TooLarge              (ValueError)    over a limit of size
+├── Unauthorized                          no key, or one that does not exist
+├── Forbidden                             the key may not do this
+├── RateLimited           (RuntimeError)  too much in too short a time
+├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
+├── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
+└── DataFolderBusy        (RuntimeError)  another server works on the data folder
 """
 
 
-class StateError(Exception):
-    """Base of this package's errors."""
+class ServerError(Exception):
+    """Base of the server's errors."""
 
 
-class NotFound(StateError, LookupError):
-    """There is no such object."""
+class InvalidRequest(ServerError, ValueError):
+    """What was asked cannot be done, or not in the state that things are in.
 
-
-class InvalidState(StateError, ValueError):
-    """The object does not allow it now, or a field refers to the wrong one."""
+    Attributes:
+        param: the field at fault.
+    """
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)
@@ -26,5 +34,57 @@ class InvalidState(StateError, ValueError):
         return str(self.args[0])
 
 
-class TooLarge(StateError, ValueError):
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and answer do not fit into the model's context."""
+
+
+class Unsupported(InvalidRequest):
+    """A field that OpenAI has and this server does not; an answer that ignored it would be wrong."""
+
+    def __init__(self, field: str, why: str = "") -> None:
+        super().__init__(f"'{field}' is not supported by this server; leave it out. {why}".strip(), field)
+
+
+class NotFound(ServerError, LookupError):
+    """There is no such object."""
+
+
+class TooLarge(ServerError, ValueError):
     """Over a limit of size."""
+
+
+class Unauthorized(ServerError):
+    """No key, or one that does not exist."""
+
+
+class Forbidden(ServerError):
+    """The key may not do this."""
+
+
+class RateLimited(ServerError, RuntimeError):
+    """Too much in too short a time.
+
+    Attributes:
+        kind: "requests" or "tokens"; the error object's type.
+        retry_seconds: until there is room again.
+    """
+
+    def __init__(self, message: str, kind: str, retry_seconds: float) -> None:
+        super().__init__(message, kind, retry_seconds)
+        self.kind = kind
+        self.retry_seconds = retry_seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class AdapterLoadFailed(ServerError, RuntimeError):
+    """The engine refused an adapter that had passed validation."""
+
+
+class EngineUnavailable(ServerError, RuntimeError):
+    """The engine is starting, stopping or dead."""
+
+
+class DataFolderBusy(ServerError, RuntimeError):
+    """Another server works on the data folder."""

@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from server.engine.tokens import TokenBytes
-from server.inference.engine import (
-    AdapterLoadFailed,
-    ContextLengthExceeded,
-    Delta,
-    EngineUnavailable,
-    Sampling,
-    TokenLogprob,
-    Tools,
-)
+from server.errors import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable
+from server.inference.engine import Delta, Sampling, TokenLogprob, Tools
 
 ANSWER = "The capital of France is Paris."
 

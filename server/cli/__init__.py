@@ -127,11 +127,11 @@ def list_keys(data_dir: DataDir = None) -> None:
 @keys.command("revoke")
 def revoke_key(key_id: str, data_dir: DataDir = None) -> None:
     """Revoke a key; running servers refuse it within five seconds."""
-    from server.errors import StateError
+    from server.errors import ServerError
 
     try:
         _keys(data_dir).revoke(key_id)
-    except StateError as error:
+    except ServerError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 

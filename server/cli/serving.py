@@ -67,10 +67,10 @@ def find_base(model: str, name: str | None = None) -> BaseModel:
 
 def _run(settings: Settings, base: BaseModel) -> None:
     from adapters.database import connect
-    from server.app import DataFolderBusy, create_app, sole_owner
+    from server.app import create_app, sole_owner
     from server.engine.engines import Engines
     from server.engine.vllm import EngineOptions
-    from server.errors import InvalidState
+    from server.errors import DataFolderBusy, InvalidRequest
     from server.http import listen
     from server.state.keys import Keys
     from server.state.tables import migrate
@@ -82,7 +82,7 @@ def _run(settings: Settings, base: BaseModel) -> None:
             migrate(database)
             new = None if settings.no_auth else Keys(database).ensure_admin(secret)
             database.dispose()
-    except (DataFolderBusy, InvalidState) as error:
+    except (DataFolderBusy, InvalidRequest) as error:
         _refuse(str(error))
     scheme = "https" if settings.tls_certificate else "http"
     print(f"Tuneport serves {base.name} on {scheme}://{settings.host}:{settings.port}/v1")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from adapters.base import BaseModel
 from adapters.files import full
 from server.engine.vllm import EngineOptions, VllmEngine
-from server.inference.engine import AdapterLoadFailed, Delta, Sampling, Tools
+from server.errors import AdapterLoadFailed
+from server.inference.engine import Delta, Sampling, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolCalls
-from server.inference.engine import STRUCTURE, Delta, InvalidRequest, Sampling, TokenLogprob
+from server.errors import InvalidRequest
+from server.inference.engine import STRUCTURE, Delta, Sampling, TokenLogprob
 from server.state.ids import random_id
 
 if TYPE_CHECKING:

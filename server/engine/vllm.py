@@ -22,14 +22,8 @@ from adapters.files.validate import UNWRAPPED
 from server.engine.sampling import copies, greedy, parameters, read, refused
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolParsing
-from server.inference.engine import (
-    AdapterLoadFailed,
-    ContextLengthExceeded,
-    Delta,
-    EngineUnavailable,
-    Sampling,
-    Tools,
-)
+from server.errors import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable
+from server.inference.engine import Delta, Sampling, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.http.statuses import Forbidden, Unauthorized
+from server.errors import Forbidden, Unauthorized
 from server.services import Services
 from server.state.keys import Key
 

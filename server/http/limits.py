@@ -10,7 +10,7 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from server.http.statuses import RateLimited
+from server.errors import RateLimited
 from server.state.keys import Key
 
 

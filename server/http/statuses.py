@@ -29,15 +29,21 @@ from adapters.errors import (
     TooManyAdapters,
 )
 from adapters.template import TemplateError
-from server.errors import InvalidState, NotFound, TooLarge
-from server.http import wording
-from server.inference.engine import (
+from server.errors import (
     AdapterLoadFailed,
     ContextLengthExceeded,
+    DataFolderBusy,
     EngineUnavailable,
+    Forbidden,
     InvalidRequest,
+    NotFound,
+    RateLimited,
+    TooLarge,
+    Unauthorized,
     Unsupported,
 )
+from server.http import wording
+from training.graders.sandbox import SandboxUnavailable
 
 INVALID = "invalid_request_error"
 LONGEST_MESSAGE = 2000
@@ -49,31 +55,6 @@ REWORDED = {  # of FastAPI's and Starlette's own
     "Missing boundary in multipart.": "The header Content-Type of a form needs its boundary; let your client write it.",
     "Part exceeded maximum size": "A field of the form is larger than 1 MB; if it is the file, give it a file name.",
 }
-
-
-class Unauthorized(Exception):
-    """No key, or one that does not exist."""
-
-
-class Forbidden(Exception):
-    """The key may not do this."""
-
-
-class RateLimited(Exception):
-    """The key has used up its minute.
-
-    Attributes:
-        kind: "requests" or "tokens"; the error object's type.
-        retry_seconds: until there is room again.
-    """
-
-    def __init__(self, message: str, kind: str, retry_seconds: float) -> None:
-        super().__init__(message, kind, retry_seconds)
-        self.kind = kind
-        self.retry_seconds = retry_seconds
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -104,8 +85,9 @@ TABLE: dict[type[Exception], Answer] = {
     InvalidRequest: Answer(400),
     AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
     EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
+    DataFolderBusy: Answer(503, "server_error", "data_folder_busy"),
+    SandboxUnavailable: Answer(400, param="grader"),
     NotFound: Answer(404),
-    InvalidState: Answer(400),
     TooLarge: Answer(413, code="too_large"),
 }
 

@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adapters.manifest import SamplingDefaults
+from server.errors import ContextLengthExceeded, InvalidRequest
 from server.inference.catalog import Model
-from server.inference.engine import STRUCTURE, ContextLengthExceeded, Delta, InvalidRequest, Sampling, Tools
+from server.inference.engine import STRUCTURE, Delta, Sampling, Tools
 from server.services import Services
 from server.state.keys import Key
 

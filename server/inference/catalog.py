@@ -11,7 +11,7 @@ from threading import Lock
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.registry import Adapter, Alias, Registry
-from server.inference.engine import InvalidRequest
+from server.errors import InvalidRequest
 from server.inference.residency import Residency, State
 from server.metrics import Metrics
 

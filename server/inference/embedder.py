@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.inference.engine import EngineUnavailable, InvalidRequest
+from server.errors import EngineUnavailable, InvalidRequest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

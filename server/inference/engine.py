@@ -1,12 +1,4 @@
-"""The engine as routers see it: what they ask for, what a stream yields, when it ends and what it raises.
-
-EngineError
-├── InvalidRequest        (ValueError)    the engine cannot do what was asked; `param` names the field
-│   ├── ContextLengthExceeded             prompt and answer do not fit
-│   └── Unsupported                       a field that OpenAI has and this server does not
-├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
-└── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
-"""
+"""The engine as routers see it: what they ask for, what a stream yields, when it ends and what it raises."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -18,40 +10,6 @@ if TYPE_CHECKING:
 
 
 STRUCTURE = "structure"  # InvalidRequest's `param` where it is `Sampling.structure`; endpoints have other names for it
-
-
-class EngineError(Exception):
-    """Base of what an engine raises on purpose."""
-
-
-class InvalidRequest(EngineError, ValueError):
-    """The engine cannot do what was asked."""
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message, param)
-        self.param = param
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class ContextLengthExceeded(InvalidRequest):
-    """Prompt and answer do not fit into the model's context."""
-
-
-class Unsupported(InvalidRequest):
-    """A field that OpenAI has and this server does not; an answer that ignored it would be wrong."""
-
-    def __init__(self, field: str, why: str = "") -> None:
-        super().__init__(f"'{field}' is not supported by this server; leave it out. {why}".strip(), field)
-
-
-class AdapterLoadFailed(EngineError, RuntimeError):
-    """The engine refused an adapter that had passed validation."""
-
-
-class EngineUnavailable(EngineError, RuntimeError):
-    """The engine is starting, stopping or dead."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Literal
 from adapters.errors import AdapterDamaged
 from adapters.registry import Adapter
 from adapters.store import Store
-from server.inference.engine import AdapterLoadFailed, Engine, InvalidRequest
+from server.errors import AdapterLoadFailed, InvalidRequest
+from server.inference.engine import Engine
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)

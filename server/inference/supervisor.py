@@ -11,8 +11,9 @@ from typing import Literal
 
 import tenacity
 
+from server.errors import EngineUnavailable
 from server.inference.catalog import Catalog
-from server.inference.engine import Engine, EngineUnavailable
+from server.inference.engine import Engine
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 from adapters import names
 from adapters.base import BaseModel
 from adapters.errors import AdapterError, AdapterNotFound
-from server.errors import InvalidState, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.inference.catalog import Catalog
 from server.jobs.processes import Trainers
 from server.metrics import Metrics
@@ -107,7 +107,7 @@ class JobQueue:
         """Cancel a job, waiting or running; its trainer is gone within seconds.
 
         Raises:
-            NotFound, InvalidState: see `Jobs.cancel`.
+            NotFound, InvalidRequest: see `Jobs.cancel`.
         """
         row = await asyncio.to_thread(self._jobs.cancel, job_id)
         self._metrics.jobs.labels(status=row.status).inc()
@@ -123,7 +123,7 @@ class JobQueue:
         """Stop a job, waiting or running; its trainer saves a checkpoint first, where a step takes less than the grace.
 
         Raises:
-            NotFound, InvalidState: see `Jobs.pause`.
+            NotFound, InvalidRequest: see `Jobs.pause`.
         """
         row = await asyncio.to_thread(self._jobs.pause, job_id)
         await self._stop_trainer(job_id)
@@ -136,7 +136,7 @@ class JobQueue:
         """Queue a paused job again.
 
         Raises:
-            NotFound, InvalidState: see `Jobs.resume`.
+            NotFound, InvalidRequest: see `Jobs.resume`.
         """
         row = await asyncio.to_thread(self._jobs.resume, job_id)
         directory = self._jobs.directory(job_id)
@@ -207,7 +207,7 @@ class JobQueue:
     async def _train(self, row: JobRow) -> Result | Failure:
         try:
             directory = await asyncio.to_thread(self._prepare, row)
-        except InvalidState as error:
+        except InvalidRequest as error:
             return Failure(code=f"invalid_{error.param}", message=str(error), param=error.param)
         starts, saved = 0, 0
         while (outcome := directory.outcome()) is None:
@@ -237,7 +237,7 @@ class JobQueue:
         """The job's directory, with its description.
 
         Raises:
-            InvalidState: what the job needs went away while it waited.
+            InvalidRequest: what the job needs went away while it waited.
         """
         parent = self._copy(row, row.parent, "parent") if row.parent else None
         incumbent, incumbent_name = parent, row.parent
@@ -276,7 +276,7 @@ class JobQueue:
             try:
                 digest = registry.get(name).digest
             except AdapterNotFound:
-                raise InvalidState(
+                raise InvalidRequest(
                     f"the model {name}, which the job starts from or has to beat, was removed while it waited", "model"
                 ) from None
             partial = target.with_name(f".{folder}")
@@ -289,7 +289,7 @@ class JobQueue:
         try:
             return self._files.get(file_id).path.absolute()
         except NotFound:
-            raise InvalidState(f"the file {file_id} expired while the job waited; upload it again", field) from None
+            raise InvalidRequest(f"the file {file_id} expired while the job waited; upload it again", field) from None
 
     def _environment(self, row: JobRow) -> dict[str, str]:
         """What a trainer finds in its environment: secrets, which no file of the job may hold, and its device."""

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
@@ -33,7 +33,7 @@ async def create(body: BatchRequest, use: Use, caller: Caller) -> dict[str, Any]
     """Queue a file of requests."""
     file = use.files.get(body.input_file_id)
     if file.purpose != "batch":
-        raise InvalidState(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
+        raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None
     row = use.batches.create(file.id, body.endpoint, body.metadata, lifetime)
     use.runner.changed()

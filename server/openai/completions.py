@@ -12,12 +12,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from adapters.manifest import SamplingDefaults
+from server.errors import InvalidRequest
 from server.http import statuses
 from server.http.identity import Caller
 from server.inference.answering import Asked, Generation, respond, size
 from server.inference.answers import gather
 from server.inference.catalog import Model
-from server.inference.engine import Delta, InvalidRequest, Sampling, TokenLogprob
+from server.inference.engine import Delta, Sampling, TokenLogprob
 from server.openai import differences
 from server.openai.chat import structure
 from server.openai.chat.sampling import MAX_INTEGER, TextRequest, usage

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from server.inference.engine import Unsupported
+from server.errors import Unsupported
 
 
 @dataclass(frozen=True)

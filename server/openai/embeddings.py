@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import AdapterNotFound
+from server.errors import InvalidRequest
 from server.http.identity import Caller
-from server.inference.engine import InvalidRequest
 from server.openai import differences
 from server.services import Use
 

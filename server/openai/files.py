@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.http.wording import mended
 from server.openai.lists import After, Known, page
@@ -30,10 +30,10 @@ def create(
     """Upload a file."""
     if (anchor is None) != (seconds is None):
         missing = "expires_after[anchor]" if anchor is None else "expires_after[seconds]"
-        raise InvalidState(f"expires_after needs anchor and seconds; {missing} is missing", missing)
+        raise InvalidRequest(f"expires_after needs anchor and seconds; {missing} is missing", missing)
     name = mended(file.filename or "file")  # a form, unlike JSON, comes here as it was sent
     if len(name) > MAX_NAME_CHARACTERS:
-        raise InvalidState(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
+        raise InvalidRequest(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
     return wire(use.files.create(file.file, name, purpose, expires_after=seconds))
 
 
@@ -69,7 +69,7 @@ def content(file_id: str, use: Use, caller: Caller) -> FileResponse:
 def delete(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
     """Delete a file that no waiting or running job or batch needs."""
     if use.needs_file(file_id):
-        raise InvalidState(f"{file_id} is needed by a job or batch that has not ended; cancel that first", "file_id")
+        raise InvalidRequest(f"{file_id} is needed by a job or batch that has not ended; cancel that first", "file_id")
     use.files.delete(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query, Request
 from fastapi.routing import APIRoute
 
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
@@ -21,7 +21,7 @@ def _only_known(request: Request) -> None:
     known = [parameter.alias for parameter in route.dependant.query_params]
     for name in request.query_params:
         if name not in known and not (name.startswith("metadata[") and "metadata" in known):
-            raise InvalidState(f"{name[:100]!r} is no parameter of this list; it has {', '.join(known)}", name[:100])
+            raise InvalidRequest(f"{name[:100]!r} is no parameter of this list; it has {', '.join(known)}", name[:100])
 
 
 Known = Depends(_only_known)
@@ -31,7 +31,7 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
     """Whether an item's labels fit the query: `metadata[k]=v` for each pair, or `metadata=null` for none at all.
 
     Raises:
-        InvalidState: it is neither, or both.
+        InvalidRequest: it is neither, or both.
     """
     wanted = [
         (name.removeprefix("metadata[").removesuffix("]"), value)
@@ -41,7 +41,7 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
     if metadata is None:
         return lambda labels: all((labels or {}).get(key) == value for key, value in wanted)
     if metadata != "null" or wanted:
-        raise InvalidState("expected metadata[key]=value, or metadata=null alone for those without", "metadata")
+        raise InvalidRequest("expected metadata[key]=value, or metadata=null alone for those without", "metadata")
     return lambda labels: not labels
 
 
@@ -55,13 +55,13 @@ def page(
         wire: shows a row; called for those of the page only.
 
     Raises:
-        InvalidState: there is no such item.
+        InvalidRequest: there is no such item.
     """
     start = 0
     if after is not None:
         index = next((index for index, item in enumerate(items) if _id(item) == after), None)
         if index is None:
-            raise InvalidState(f"no item {after[:100]!r} to go on after", "after")
+            raise InvalidRequest(f"no item {after[:100]!r} to go on after", "after")
         start = index + 1
     data = [wire(item) if wire else item for item in items[start : start + limit]]
     return {

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from server.errors import InvalidRequest
 from server.http.identity import Administrator, Caller
 from server.inference.catalog import Entry
-from server.inference.engine import InvalidRequest
 from server.services import Services, Use
 
 router = APIRouter()

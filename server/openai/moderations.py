@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
+from server.errors import InvalidRequest
 from server.http.identity import Caller
-from server.inference.engine import InvalidRequest
 
 router = APIRouter()
 

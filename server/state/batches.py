@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
-from server.errors import InvalidState, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
 from server.state.tables import BatchRow
 
@@ -87,11 +87,11 @@ class Batches:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidState: it has ended.
+            InvalidRequest: it has ended.
         """
         row = self.get(batch_id)
         if row.status in ENDED or not self.move(batch_id, "cancelling", unless=ENDED):
-            raise InvalidState(f"Cannot cancel a batch with status '{row.status}'.")
+            raise InvalidRequest(f"Cannot cancel a batch with status '{row.status}'.")
         return self.get(batch_id)
 
     def move(self, batch_id: str, status: str, *, unless: tuple[str, ...] = (), **values: Any) -> bool:

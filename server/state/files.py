@@ -11,7 +11,7 @@ from typing import Protocol
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from server.errors import InvalidState, NotFound, TooLarge
+from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.ids import random_id
 from server.state.tables import FileRow
 
@@ -66,7 +66,7 @@ class Files:
 
         Raises:
             TooLarge: over the limit.
-            InvalidState: empty, or training data that is no JSONL by its name.
+            InvalidRequest: empty, or training data that is no JSONL by its name.
         """
         check_name(filename, purpose, "file")
         file_id = file_id or random_id("file-")
@@ -82,7 +82,7 @@ class Files:
                 target.flush()
                 os.fsync(target.fileno())
             if size == 0:
-                raise InvalidState("the file is empty", "file")
+                raise InvalidRequest("the file is empty", "file")
             partial.replace(self._root / file_id)
         finally:
             partial.unlink(missing_ok=True)
@@ -149,10 +149,10 @@ def check_name(filename: str, purpose: str, param: str) -> None:
     """Refuse a name that does not fit the purpose, before the bytes have come.
 
     Raises:
-        InvalidState: training data that is no JSONL by its name.
+        InvalidRequest: training data that is no JSONL by its name.
     """
     if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
-        raise InvalidState(f"{filename[:100]!r} is no JSONL file; training data must be named *.jsonl", param)
+        raise InvalidRequest(f"{filename[:100]!r} is no JSONL file; training data must be named *.jsonl", param)
 
 
 def _expired(row: FileRow) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from server.errors import InvalidState, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.state.tables import JobRow
 from training.directory import JobDirectory
 from training.job import Gate, Method
@@ -143,10 +143,10 @@ class Jobs:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidState: it has ended.
+            InvalidRequest: it has ended.
         """
         if not self.advance(self.get(job_id).id, "cancelled"):
-            raise InvalidState(f"Job has already ended: {job_id} is {self.get(job_id).status}")
+            raise InvalidRequest(f"Job has already ended: {job_id} is {self.get(job_id).status}")
         return self.get(job_id)
 
     def pause(self, job_id: str) -> JobRow:
@@ -154,10 +154,10 @@ class Jobs:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidState: it has ended, or is paused.
+            InvalidRequest: it has ended, or is paused.
         """
         if not self.advance(self.get(job_id).id, PAUSED, only_from=(WAITING, *RUNNING)):
-            raise InvalidState(f"{job_id} is {self.get(job_id).status}; only a job that waits or runs can be paused")
+            raise InvalidRequest(f"{job_id} is {self.get(job_id).status}; only a job that waits or runs can be paused")
         return self.get(job_id)
 
     def resume(self, job_id: str) -> JobRow:
@@ -165,8 +165,8 @@ class Jobs:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidState: it is not paused.
+            InvalidRequest: it is not paused.
         """
         if not self.advance(self.get(job_id).id, WAITING, only_from=(PAUSED,)):
-            raise InvalidState(f"{job_id} is {self.get(job_id).status}; only a paused job can be resumed")
+            raise InvalidRequest(f"{job_id} is {self.get(job_id).status}; only a paused job can be resumed")
         return self.get(job_id)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session
 
-from server.errors import InvalidState, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
 from server.state.tables import KeyRow
 
@@ -59,11 +59,11 @@ class Keys:
         The secret that was given before is no key any more, also where none is given now.
 
         Raises:
-            InvalidState: the secret is a user's key.
+            InvalidRequest: the secret is a user's key.
         """
         known = self.check(secret) if secret is not None else None
         if known is not None and not known.admin:
-            raise InvalidState(f"admin_key is the secret of the user key {known.name!r}; choose another")
+            raise InvalidRequest(f"admin_key is the secret of the user key {known.name!r}; choose another")
         given = _hash(secret) if secret is not None else ""
         with Session(self._engine) as session, session.begin():
             session.execute(delete(KeyRow).where(KeyRow.name == SETTINGS_KEY, KeyRow.hash != given))
@@ -104,14 +104,14 @@ class Keys:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidState: it is the last admin key.
+            InvalidRequest: it is the last admin key.
         """
         with Session(self._engine) as session, session.begin():
             row = session.get(KeyRow, key_id)
             if row is None:
                 raise NotFound(f"no key {key_id!r}")
             if row.admin and session.scalar(select(func.count()).where(KeyRow.admin)) == 1:
-                raise InvalidState("this is the last admin key; make another before you revoke it")
+                raise InvalidRequest("this is the last admin key; make another before you revoke it")
             session.execute(delete(KeyRow).where(KeyRow.id == key_id))
         self._cache.clear()
 

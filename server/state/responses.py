@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, delete
 from sqlalchemy.orm import Session
 
-from server.errors import InvalidState, NotFound
+from server.errors import InvalidRequest, NotFound
 from server.state.tables import ResponseRow
 
 LIFETIME_SECONDS = 30 * 24 * 3600  # OpenAI's
@@ -51,18 +51,18 @@ class Responses:
         """All items up to a response, its own output last; none for None.
 
         Raises:
-            InvalidState: it, or one before it, is not there, or the conversation has more than 1,000 of them.
+            InvalidRequest: it, or one before it, is not there, or the conversation has more than 1,000 of them.
         """
         chain: list[ResponseRow] = []
         while response_id is not None:
             try:
                 chain.append(self._row(response_id))
             except NotFound:
-                raise InvalidState(
+                raise InvalidRequest(
                     f"Previous response with id '{response_id}' not found.", "previous_response_id"
                 ) from None
             if len(chain) > MAX_CHAIN:
-                raise InvalidState(f"the conversation has more than {MAX_CHAIN} responses", "previous_response_id")
+                raise InvalidRequest(f"the conversation has more than {MAX_CHAIN} responses", "previous_response_id")
             response_id = chain[-1].previous_id
         return [item for row in reversed(chain) for item in (*row.items, *row.body["output"])]
 

@@ -13,7 +13,7 @@ from threading import Lock
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from server.errors import InvalidState, NotFound, TooLarge
+from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
 from server.state.tables import UploadRow
@@ -67,7 +67,7 @@ class Uploads:
 
         Raises:
             TooLarge: over the limit of a file.
-            InvalidState: training data that is no JSONL by its name.
+            InvalidRequest: training data that is no JSONL by its name.
         """
         check_name(filename, purpose, "filename")
         if size > self._max_bytes:
@@ -93,7 +93,7 @@ class Uploads:
 
         Raises:
             NotFound: there is no such upload.
-            InvalidState: it is not pending.
+            InvalidRequest: it is not pending.
             TooLarge: the part is over 64 MB, or all parts are over what the upload announced.
         """
         row = self._pending(upload_id)
@@ -121,7 +121,7 @@ class Uploads:
 
         Raises:
             NotFound: there is no such upload.
-            InvalidState: it is not pending, a part is not its, or size or MD5 are not as announced.
+            InvalidRequest: it is not pending, a part is not its, or size or MD5 are not as announced.
         """
         with self._alone(upload_id):
             return self._complete(upload_id, part_ids, md5)
@@ -132,12 +132,12 @@ class Uploads:
         paths = [folder / part_id for part_id in part_ids]
         for part_id, path in zip(part_ids, paths, strict=True):
             if not part_id.startswith("part_") or path.parent != folder or not path.is_file():
-                raise InvalidState(f"{part_id} is no part of {upload_id}", "part_ids")
+                raise InvalidRequest(f"{part_id} is no part of {upload_id}", "part_ids")
         size = sum(path.stat().st_size for path in paths)
         if size != row.bytes:
-            raise InvalidState(f"the parts have {size} bytes; {row.bytes} were announced", "part_ids")
+            raise InvalidRequest(f"the parts have {size} bytes; {row.bytes} were announced", "part_ids")
         if md5 is not None and md5 != _md5(paths):
-            raise InvalidState("the parts have another MD5 sum", "md5")
+            raise InvalidRequest("the parts have another MD5 sum", "md5")
         with _Chain(paths) as whole:
             file = self._files.create(
                 whole,
@@ -154,7 +154,7 @@ class Uploads:
 
         Raises:
             NotFound: there is no such upload.
-            InvalidState: it is not pending.
+            InvalidRequest: it is not pending.
         """
         with self._alone(upload_id):
             self._pending(upload_id)
@@ -188,11 +188,11 @@ class Uploads:
         """End an upload, one request at a time: two would write the same file.
 
         Raises:
-            InvalidState: another request is at it.
+            InvalidRequest: another request is at it.
         """
         with self._lock:
             if upload_id in self._ending:
-                raise InvalidState(f"{upload_id} is being completed or cancelled by another request", "upload_id")
+                raise InvalidRequest(f"{upload_id} is being completed or cancelled by another request", "upload_id")
             self._ending.add(upload_id)
         try:
             yield
@@ -202,7 +202,7 @@ class Uploads:
     def _pending(self, upload_id: str) -> Upload:
         upload = self.get(upload_id)
         if upload.status != "pending":
-            raise InvalidState(f"{upload_id} is {upload.status}; only a pending upload can be changed", "upload_id")
+            raise InvalidRequest(f"{upload_id} is {upload.status}; only a pending upload can be changed", "upload_id")
         return upload
 
     def _settle(self, upload_id: str, status: str, file_id: str | None) -> None:

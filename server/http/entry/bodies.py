@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.inference.engine import InvalidRequest
+from server.errors import InvalidRequest
 
 MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 # What clients name; other codecs of Python's are slow on purpose-made input (punycode: quadratic), or no text at all.

@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.http.statuses import Forbidden, describe
+from server.errors import Forbidden
+from server.http.statuses import describe
 
 FOREIGN = ("cross-site", "same-site")  # the same site is another port of this machine, perhaps somebody else's
 ANY = "*"

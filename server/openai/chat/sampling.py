@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from adapters.manifest import SamplingDefaults
-from server.inference.engine import InvalidRequest, Sampling
+from server.errors import InvalidRequest
+from server.inference.engine import Sampling
 from server.openai.chat.structure import AnySchema
 from server.openai.wire import Metadata
 

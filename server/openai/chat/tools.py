@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from server.inference.engine import InvalidRequest, Tools
+from server.errors import InvalidRequest
+from server.inference.engine import Tools
 from server.openai.chat.structure import AnySchema
 from training.wire import WithoutNulls
 

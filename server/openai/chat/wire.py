@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from adapters.manifest import SamplingDefaults
-from server.inference.engine import InvalidRequest, Sampling, TokenLogprob, ToolCallDelta, Tools
+from server.errors import InvalidRequest
+from server.inference.engine import Sampling, TokenLogprob, ToolCallDelta, Tools
 from server.openai.chat import structure
 from server.openai.chat.messages import ChatMessage, check_turns
 from server.openai.chat.sampling import TextRequest, Tokens

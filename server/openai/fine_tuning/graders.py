@@ -7,13 +7,11 @@ from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
-from server.errors import InvalidState
+from server.errors import RateLimited
 from server.http.identity import Caller
-from server.http.statuses import RateLimited
 from server.services import Use
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
-from training.graders.sandbox import SandboxUnavailable
 from training.wire import Description
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
@@ -49,10 +47,7 @@ async def run(body: RunRequest, use: Use, caller: Caller) -> dict[str, Any]:
     if not use.graders.available_tokens:
         raise RateLimited(f"{int(use.graders.total_tokens)} graders run already; try again soon", "requests", 2)
     rows, answers, judge = [body.item or {}], [body.model_sample], use.settings.judge()
-    try:
-        graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=use.graders)
-    except SandboxUnavailable as error:
-        raise InvalidState(str(error), "grader") from error
+    graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=use.graders)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():

@@ -9,9 +9,8 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 
 from adapters import names
 from adapters.errors import InvalidName
-from server.errors import InvalidState, NotFound
+from server.errors import Forbidden, InvalidRequest, NotFound
 from server.http.identity import Caller
-from server.http.statuses import Forbidden
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
@@ -39,13 +38,13 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         if file_id is not None:
             _check_file(use, file_id, param)
     if method.type == "reinforcement" and body.validation_file is None:
-        raise InvalidState("a reinforcement job needs a validation_file", "validation_file")
+        raise InvalidRequest("a reinforcement job needs a validation_file", "validation_file")
     _check_possible(method, use)
     integrations = [one.model_dump() for one in body.integrations or []]
     if len(integrations) > 1:
-        raise InvalidState("a run goes to one project of Weights & Biases; give one integration", "integrations")
+        raise InvalidRequest("a run goes to one project of Weights & Biases; give one integration", "integrations")
     if integrations and find_spec("wandb") is None:
-        raise InvalidState("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
+        raise InvalidRequest("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
     gate = body.gate(use.settings.gate)
     asked = body.needs_admin(gate, use.settings.gate)
     if asked is not None and not caller.admin:
@@ -183,12 +182,12 @@ def _result_name(use: Services, suffix: str | None, identifier: str) -> str:
     """The name that the job's model will have.
 
     Raises:
-        InvalidState: it would be too long.
+        InvalidRequest: it would be too long.
     """
     try:
         return names.mint(use.catalog.base.name, use.settings.organization, suffix, identifier)
     except InvalidName as error:
-        raise InvalidState(f"the result's {error}; choose a shorter suffix", "suffix") from error
+        raise InvalidRequest(f"the result's {error}; choose a shorter suffix", "suffix") from error
 
 
 def _parent(model: str, use: Services, method: Method) -> str | None:
@@ -196,18 +195,18 @@ def _parent(model: str, use: Services, method: Method) -> str | None:
 
     Raises:
         AdapterNotFound: there is no such model.
-        InvalidState: its adapter cannot be trained further in that way.
+        InvalidRequest: its adapter cannot be trained further in that way.
     """
     base = use.catalog.base.name
     if model == base:
         return None
     name = use.catalog.get(model).name
     if use.catalog.is_alias(name):
-        raise InvalidState(f"{model} is an alias; name the version to go on from", "model")
+        raise InvalidRequest(f"{model} is an alias; name the version to go on from", "model")
     if isinstance(method, Supervised) and method.hyperparameters.weights == "full":
-        raise InvalidState(f"full fine-tuning starts from {base}, not from an adapter", "model")
+        raise InvalidRequest(f"full fine-tuning starts from {base}, not from an adapter", "model")
     if use.catalog.registry.get(name).full:
-        raise InvalidState(f"{model} is a full model; going on from one is not supported, start from {base}", "model")
+        raise InvalidRequest(f"{model} is a full model; going on from one is not supported, start from {base}", "model")
     return name
 
 
@@ -217,20 +216,22 @@ def _check_possible(method: Method, use: Services) -> None:
         return
     wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
     if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
-        raise InvalidState("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
+        raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
     if wanted.keep == "model" and wanted.weights != "full":
-        raise InvalidState("keep: only full fine-tuning leaves a model; set weights to 'full'", f"{place}.keep")
+        raise InvalidRequest("keep: only full fine-tuning leaves a model; set weights to 'full'", f"{place}.keep")
     if wanted.keep == "model" and not use.settings.max_full_models:
-        raise InvalidState("this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep")
+        raise InvalidRequest(
+            "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
+        )
 
 
 def _check_file(use: Services, file_id: str, param: str) -> None:
     try:
         file = use.files.get(file_id)
     except NotFound:
-        raise InvalidState(f"invalid {param}: {file_id} does not exist", param) from None
+        raise InvalidRequest(f"invalid {param}: {file_id} does not exist", param) from None
     if file.purpose != "fine-tune":
-        raise InvalidState(f"invalid {param}: {file_id} has purpose {file.purpose!r}; expected 'fine-tune'", param)
+        raise InvalidRequest(f"invalid {param}: {file_id} has purpose {file.purpose!r}; expected 'fine-tune'", param)
 
 
 def _wire(row: JobRow, use: Services) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapters import names
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 from server.http.wording import told
 from server.openai.wire import Metadata
 from training.job import Gate, Method, Preference, Reinforcement, Supervised, WandbIntegration
@@ -62,18 +62,18 @@ class JobRequest(Description):
         """The method, in whichever form it came.
 
         Raises:
-            InvalidState: a field is wrong, stands where it has no effect, or twice with two values; `param` says which.
+            InvalidRequest: a field is wrong, stands where it has no effect, or twice with two values.
         """
         kind = self.method.type if self.method else "supervised"
         for other in _METHODS.keys() - {kind}:
             if self.method and _without_nulls(getattr(self.method, other)):
-                raise InvalidState(
+                raise InvalidRequest(
                     f"method.{other} has no effect, for method.type is {kind!r}; leave it out, or change the type",
                     f"method.{other}",
                 )
         content = dict(getattr(self.method, kind) or {}) if self.method else {}
         if kind == "reinforcement" and content.get("grader") is None:
-            raise InvalidState("a reinforcement job needs a grader", "method.reinforcement.grader")
+            raise InvalidRequest("a reinforcement job needs a grader", "method.reinforcement.grader")
         old = _without_nulls(self.hyperparameters)
         if old:
             content["hyperparameters"] = _joined(old, content.get("hyperparameters"), kind)
@@ -86,7 +86,7 @@ class JobRequest(Description):
         """The server's thresholds, with those of the metadata over them.
 
         Raises:
-            InvalidState: an unknown threshold, or no number.
+            InvalidRequest: an unknown threshold, or no number.
         """
         given = {key.removeprefix(GATE): value for key, value in (self.metadata or {}).items() if key.startswith(GATE)}
         try:
@@ -96,7 +96,7 @@ class JobRequest(Description):
             placed = [{**one, "loc": ("body", "metadata", f"{GATE}{one['loc'][0]}")} for one in error.errors()]
             message, _, param = told(placed, {"metadata": labels})
             known = ", ".join(GATE + field for field in Gate.model_fields)
-            raise InvalidState(f"{message.removesuffix('.')}; there are {known}", param) from None
+            raise InvalidRequest(f"{message.removesuffix('.')}; there are {known}", param) from None
         if gate.alias is not None:
             names.check(gate.alias)
         return gate
@@ -122,14 +122,14 @@ def _joined(old: dict[str, Any], new: Any, kind: str) -> Any:
     """The hyperparameters of both places; a job's own object, sent back, has them in both.
 
     Raises:
-        InvalidState: they disagree.
+        InvalidRequest: they disagree.
     """
     if new is not None and not isinstance(new, dict):
         return new  # which the method refuses
     given = _without_nulls(new)
     for name, value in old.items():
         if given.get(name, value) != value:
-            raise InvalidState(
+            raise InvalidRequest(
                 f"hyperparameters.{name} is {value!r}, but {given[name]!r} in method.{kind}.hyperparameters; keep one",
                 f"hyperparameters.{name}",
             )
@@ -146,7 +146,7 @@ def _without_nulls(content: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def _refused(error: ValidationError, content: dict[str, Any], place: list[str], old: dict[str, Any]) -> InvalidState:
+def _refused(error: ValidationError, content: dict[str, Any], place: list[str], old: dict[str, Any]) -> InvalidRequest:
     """What is wrong with a method's configuration, in the caller's words.
 
     Args:
@@ -160,4 +160,4 @@ def _refused(error: ValidationError, content: dict[str, Any], place: list[str], 
     for name in reversed(place):
         body = {name: body}
     message, _, param = told([{**one, "loc": ("body", *place, *one["loc"])} for one in error.errors()], body)
-    return InvalidState(message, param)
+    return InvalidRequest(message, param)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Tag
 
+from server.errors import InvalidRequest
 from server.inference.answers import Answer
-from server.inference.engine import InvalidRequest
 from server.openai.chat.messages import joined
 from server.state.ids import random_id
 from training.wire import WithoutNulls

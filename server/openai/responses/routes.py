@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from adapters import template
+from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.inference.answering import Asked, Generation, respond, size
 from server.inference.answers import gather
 from server.inference.catalog import Model
-from server.inference.engine import InvalidRequest
 from server.openai import differences
 from server.openai.chat import messages, structure
 from server.openai.lists import After, Limit, page

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
-from server.inference.engine import InvalidRequest, Sampling, TokenLogprob, Tools, Unsupported
+from server.errors import InvalidRequest, Unsupported
+from server.inference.engine import Sampling, TokenLogprob, Tools
 from server.openai.chat import structure
 from server.openai.chat import wire as chat_wire
 from server.openai.chat.sampling import TextRequest, Tokens

@@ -5,10 +5,10 @@ import openai
 import pytest
 from fastapi import FastAPI, Request
 
+from server.errors import EngineUnavailable
 from server.http import statuses
 from server.http.envelope import Envelope
 from server.http.limits import RateLimits
-from server.inference.engine import EngineUnavailable
 from server.state.keys import Key
 
 

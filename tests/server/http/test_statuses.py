@@ -9,15 +9,15 @@ from fastapi.responses import JSONResponse
 import adapters.errors
 import adapters.template
 import server.errors
-import server.inference.engine
+import training.graders.sandbox
 from adapters.errors import AdapterNotFound, InvalidAdapter
+from server.errors import ContextLengthExceeded, InvalidRequest
 from server.http.statuses import TABLE, describe, event
-from server.inference.engine import ContextLengthExceeded, InvalidRequest
 
-BASES = (adapters.errors.AdapterError, server.inference.engine.EngineError, server.errors.StateError)
+BASES = (adapters.errors.AdapterError, server.errors.ServerError)
 CONCRETE = [
     kind
-    for module in (adapters.errors, adapters.template, server.inference.engine, server.errors)
+    for module in (adapters.errors, adapters.template, server.errors, training.graders.sandbox)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, Exception) and kind not in BASES and kind.__module__ == module.__name__
 ]
@@ -32,7 +32,13 @@ def test_every_domain_error_is_in_the_table(kind: type[Exception]) -> None:
 def test_nothing_permanent_is_retried_by_the_sdk(answer: object) -> None:
     assert TABLE
     retried = {408, 409, 429, *range(500, 600)}
-    transient = {"adapter_load_failed", "adapter_damaged", "engine_unavailable", "rate_limit_exceeded"}
+    transient = {
+        "adapter_load_failed",
+        "adapter_damaged",
+        "engine_unavailable",
+        "data_folder_busy",
+        "rate_limit_exceeded",
+    }
     assert answer.status not in retried or answer.code in transient  # pyright: ignore[reportAttributeAccessIssue]
 
 

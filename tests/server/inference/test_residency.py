@@ -13,8 +13,8 @@ from adapters.errors import AdapterDamaged
 from adapters.files.validate import CONFIG
 from adapters.registry import Adapter
 from adapters.store import Store
+from server.errors import AdapterLoadFailed, InvalidRequest
 from server.inference import residency as module
-from server.inference.engine import AdapterLoadFailed, InvalidRequest
 from server.inference.residency import Residency
 from server.metrics import Metrics
 from tests.scripted import ScriptedEngine

@@ -11,7 +11,7 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 from typing_extensions import is_typeddict
 
-from server.inference.engine import Unsupported
+from server.errors import Unsupported
 from server.openai import differences
 from server.openai.batches import BatchRequest
 from server.openai.chat.wire import ChatRequest

@@ -6,7 +6,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 from pydantic import ValidationError
 
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 from server.openai.fine_tuning.requests import JobRequest
 
 GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"}
@@ -46,7 +46,7 @@ def test_openais_ranges_are_ours(kind: str, name: str) -> None:
         wanted = request(method=method(kind, **{name: value})).wanted()
         assert getattr(wanted.hyperparameters, name) == value
     for value in outside:
-        with pytest.raises(InvalidState) as refused:
+        with pytest.raises(InvalidRequest) as refused:
             request(method=method(kind, **{name: value})).wanted()
         assert refused.value.param == f"method.{kind}.hyperparameters.{name}"
 
@@ -59,7 +59,7 @@ def test_the_old_place_has_the_same_ranges(name: str) -> None:
             wanted = request(hyperparameters={name: value}, **beside).wanted()
             assert getattr(wanted.hyperparameters, name) == value
     for value in outside:
-        with pytest.raises(InvalidState) as refused:
+        with pytest.raises(InvalidRequest) as refused:
             request(hyperparameters={name: value}, method=method("supervised", n_epochs="auto")).wanted()
         assert refused.value.param == f"hyperparameters.{name}"
 
@@ -108,7 +108,7 @@ def test_values_in_both_places_are_joined_and_may_not_disagree() -> None:
     both = request(hyperparameters={"n_epochs": 1, "batch_size": 2}, method=method("supervised", n_epochs=1))
     assert both.wanted().hyperparameters.n_epochs == 1
     assert both.wanted().hyperparameters.batch_size == 2
-    with pytest.raises(InvalidState) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         request(hyperparameters={"n_epochs": 1}, method=method("supervised", n_epochs=2)).wanted()
     assert refused.value.param == "hyperparameters.n_epochs"
     dpo = request(hyperparameters={"n_epochs": 1, "beta": 0.2}, method={"type": "dpo"}).wanted()
@@ -118,7 +118,7 @@ def test_values_in_both_places_are_joined_and_may_not_disagree() -> None:
 @pytest.mark.parametrize("kind", ["supervised", "dpo", "reinforcement"])
 def test_a_value_under_another_method_is_refused(kind: str) -> None:
     for other in {"supervised", "dpo", "reinforcement"} - {kind}:
-        with pytest.raises(InvalidState) as refused:
+        with pytest.raises(InvalidRequest) as refused:
             request(method=method(kind) | method(other, n_epochs=1) | {"type": kind}).wanted()
         assert refused.value.param == f"method.{other}"
         for nothing in (None, {}, {"hyperparameters": None}, {"hyperparameters": {"n_epochs": None}}):
@@ -139,7 +139,7 @@ def test_a_value_under_another_method_is_refused(kind: str) -> None:
     ],
 )
 def test_what_a_method_does_not_know_is_refused_by_its_place(content: Any, param: str) -> None:
-    with pytest.raises(InvalidState) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         request(**content).wanted()
     assert refused.value.param == param
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from adapters.database import connect
-from server.errors import InvalidState, NotFound, TooLarge
+from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.files import Files
 from server.state.jobs import Jobs
 from server.state.keys import Keys
@@ -52,7 +52,7 @@ def test_the_first_start_makes_an_admin_key_and_the_last_cannot_be_revoked(datab
     assert key is not None
     assert key.admin
     assert keys.ensure_admin(None) is None
-    with pytest.raises(InvalidState, match="last admin key"):
+    with pytest.raises(InvalidRequest, match="last admin key"):
         keys.revoke(key.id)
     assert keys.ensure_admin("sk-given") is None
     assert keys.check("sk-given") is not None
@@ -73,7 +73,7 @@ def test_a_users_key_does_not_become_the_admins(database: Engine) -> None:
     keys = Keys(database)
     _, secret = keys.create("ann")
     keys.ensure_admin("sk-before")
-    with pytest.raises(InvalidState, match="the user key 'ann'"):
+    with pytest.raises(InvalidRequest, match="the user key 'ann'"):
         keys.ensure_admin(secret)
     assert keys.check("sk-before") is not None, "a start that is refused changes nothing"
     key = keys.check(secret)
@@ -88,7 +88,7 @@ def test_files_are_whole_or_not_there(database: Engine, tmp_path: Path) -> None:
     assert (stored.bytes, stored.purpose, stored.filename) == (100, "fine-tune", "a.jsonl")
     with pytest.raises(TooLarge):
         files.create(io.BytesIO(b"x" * 101), "b.jsonl", "fine-tune")
-    with pytest.raises(InvalidState, match="empty"):
+    with pytest.raises(InvalidRequest, match="empty"):
         files.create(io.BytesIO(b""), "c.jsonl", "fine-tune")
     assert sorted(os.listdir(tmp_path / "files")) == sorted([".partial", stored.id])
     assert not os.listdir(tmp_path / "files" / ".partial")
@@ -124,7 +124,7 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
     assert jobs.cancel("ftjob-1").finished_at is not None
     assert not jobs.advance("ftjob-1", "succeeded", fine_tuned_model="ft:m")
     assert jobs.get("ftjob-1").fine_tuned_model is None
-    with pytest.raises(InvalidState, match="already ended"):
+    with pytest.raises(InvalidRequest, match="already ended"):
         jobs.cancel("ftjob-1")
 
 

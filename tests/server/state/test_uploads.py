@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.database import connect
-from server.errors import InvalidState
+from server.errors import InvalidRequest
 from server.state.files import Files, Readable, StoredFile
 from server.state.tables import migrate
 from server.state.uploads import Uploads
@@ -39,7 +39,7 @@ def test_an_upload_is_completed_once(tmp_path: Path) -> None:
     def complete() -> str:
         try:
             return uploads.complete(upload.id, parts, hashlib.md5(content, usedforsecurity=False).hexdigest()).status
-        except InvalidState as error:
+        except InvalidRequest as error:
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
@@ -49,5 +49,5 @@ def test_an_upload_is_completed_once(tmp_path: Path) -> None:
     file = uploads.get(upload.id).file
     assert file is not None
     assert file.path.read_bytes() == content
-    with pytest.raises(InvalidState, match="is completed"):
+    with pytest.raises(InvalidRequest, match="is completed"):
         uploads.cancel(upload.id)
