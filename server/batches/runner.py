@@ -21,11 +21,10 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential
 from server.batches import lines
 from server.batches.lines import Answers, Line
 from server.errors import NotFound
-from server.state.batches import ENDED, Batches, Counts
+from server.state.batches import ENDED, Batches, BatchRow, Counts
 from server.state.files import Files
 from server.state.ids import random_id
 from server.state.keys import Key
-from server.state.tables import BatchRow
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from server.inference.catalog import Catalog
 from server.jobs.processes import Trainers
 from server.metrics import Metrics
 from server.state.files import Files
-from server.state.jobs import RUNNING, WAITING, Jobs
-from server.state.tables import JobRow
+from server.state.jobs import RUNNING, WAITING, JobRow, Jobs
 from training.directory import JobDirectory, read_lines
 from training.graders.judge import KEY_VARIABLE, URL_VARIABLE, Judge
 from training.job import GPU_SHARE_VARIABLE, KEPT_CHECKPOINTS, Failure, Result, TrainingJob

@@ -9,7 +9,7 @@ from server.http.identity import Caller
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Use
-from server.state.tables import BatchRow
+from server.state.batches import BatchRow
 from training.wire import Description
 
 router = APIRouter(prefix="/v1/batches")

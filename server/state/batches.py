@@ -4,15 +4,37 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import JSON, BigInteger, Engine, Integer, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
-from server.state.tables import BatchRow
+from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
 ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+class BatchRow(Base):
+    """A batch; `times` has a `<status>_at` for each status it has had, in Unix seconds."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(Written(64))
+    input_file: Mapped[str] = mapped_column(Written(64))
+    status: Mapped[str] = mapped_column(Written(16), index=True)
+    labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    output_expires_after: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+    times: Mapped[dict[str, int]] = mapped_column(JSON)
+    total: Mapped[int] = mapped_column(Integer)
+    completed: Mapped[int] = mapped_column(Integer)
+    failed: Mapped[int] = mapped_column(Integer)
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    output_file: Mapped[str | None] = mapped_column(Written(64))
+    error_file: Mapped[str | None] = mapped_column(Written(64))
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Engine, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.ids import random_id
-from server.state.tables import FileRow
+from server.state.tables import Base, Written
 
 _CHUNK_BYTES = 1 << 20
+
+
+class FileRow(Base):
+    """An uploaded or produced file; its bytes lie in the data folder under its id."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(Written())
+    purpose: Mapped[str] = mapped_column(Written(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Readable(Protocol):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from server.errors import InvalidRequest, NotFound
-from server.state.tables import JobRow
+from server.state.tables import Base, Written
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
@@ -19,6 +19,35 @@ WAITING = "queued"
 RUNNING = ("validating_files", "running")
 PAUSED = "paused"
 ENDED = ("succeeded", "failed", "cancelled")
+
+
+class JobRow(Base):
+    """A fine-tuning job; its records lie in its directory."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, unique=True)
+    status: Mapped[str] = mapped_column(Written(32), index=True)
+    model: Mapped[str] = mapped_column(Written(256))
+    parent: Mapped[str | None] = mapped_column(Written(256))
+    training_file: Mapped[str] = mapped_column(Written(64))
+    validation_file: Mapped[str | None] = mapped_column(Written(64))
+    retention_file: Mapped[str | None] = mapped_column(Written(64))
+    result_name: Mapped[str] = mapped_column(Written(256))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    hyperparameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    method: Mapped[dict[str, Any]] = mapped_column(JSON)
+    gate: Mapped[dict[str, Any]] = mapped_column(JSON)
+    accept_findings: Mapped[bool] = mapped_column(Boolean)
+    integrations: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
+    fine_tuned_model: Mapped[str | None] = mapped_column(Written(256))
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    result_file: Mapped[str | None] = mapped_column(Written(64))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 @dataclass(frozen=True)

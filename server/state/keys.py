@@ -8,16 +8,29 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Boolean, Engine, delete, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
-from server.state.tables import KeyRow
+from server.state.tables import Base, Written
 
 CACHE_SECONDS = 5.0  # a key revoked by another process keeps working for this long
 CACHE_KEYS = 10_000
 SETTINGS_KEY = "admin_key of the settings"
+
+
+class KeyRow(Base):
+    """An API key; only its hash is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Written(256))
+    hash: Mapped[str] = mapped_column(Written(64), unique=True)
+    hint: Mapped[str] = mapped_column(Written(32))
+    admin: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[int] = mapped_column(BigInteger)
 
 
 @dataclass(frozen=True)

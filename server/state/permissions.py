@@ -3,12 +3,24 @@
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Engine, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import NotFound
 from server.state.ids import random_id
-from server.state.tables import PermissionRow
+from server.state.tables import Base, Written
+
+
+class PermissionRow(Base):
+    """A checkpoint released to a project."""
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (UniqueConstraint("checkpoint", "project_id"),)
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(Written(256), index=True)
+    project_id: Mapped[str] = mapped_column(Written(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,26 @@
 import time
 from typing import Any
 
-from sqlalchemy import Engine, delete
-from sqlalchemy.orm import Session
+from sqlalchemy import JSON, BigInteger, Engine, delete
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
-from server.state.tables import ResponseRow
+from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 30 * 24 * 3600  # OpenAI's
 MAX_CHAIN = 1000
+
+
+class ResponseRow(Base):
+    """A response that is kept; `items` are those it answered."""
+
+    __tablename__ = "responses"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    previous_id: Mapped[str | None] = mapped_column(Written(64))
+    created_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    items: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class Responses:

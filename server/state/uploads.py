@@ -10,17 +10,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import Engine, update
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Engine, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
-from server.state.tables import UploadRow
+from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 3600  # OpenAI's
 MAX_PART_BYTES = 64 * 1024**2  # OpenAI's
 _CHUNK_BYTES = 1 << 20
+
+
+class UploadRow(Base):
+    """A file that comes in parts; they lie in the data folder under the upload's id until it is completed."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(Written(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(Written())
+    purpose: Mapped[str] = mapped_column(Written(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(Written(16))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+    file_expires_after: Mapped[int | None] = mapped_column(BigInteger)
+    file_id: Mapped[str | None] = mapped_column(Written(64))
 
 
 @dataclass(frozen=True)

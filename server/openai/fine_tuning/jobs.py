@@ -15,8 +15,7 @@ from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, 
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
 from server.state.ids import random_id
-from server.state.jobs import RUNNING
-from server.state.tables import JobRow
+from server.state.jobs import RUNNING, JobRow
 from training.data.findings import DataReport
 from training.directory import read_lines
 from training.job import Method, Result, Supervised

@@ -18,9 +18,9 @@ from adapters.database import connect
 from server.batches import lines
 from server.batches.lines import Answers
 from server.batches.runner import PRIORITY, BatchRunner
-from server.state.batches import Batches
+from server.state.batches import Batches, BatchRow
 from server.state.files import Files
-from server.state.tables import BatchRow, migrate
+from server.state.tables import migrate
 
 CHAT = "/v1/chat/completions"
 COUNT = 40

@@ -16,8 +16,8 @@ from server.inference.catalog import Catalog
 from server.jobs import queue as module
 from server.jobs.queue import JobQueue
 from server.state.files import Files
-from server.state.jobs import Jobs
-from server.state.tables import JobRow, migrate
+from server.state.jobs import JobRow, Jobs
+from server.state.tables import migrate
 from tests.conftest import MakeAdapter
 from training.directory import JobDirectory
 from training.job import Gate, Result, Supervised, Verdict
