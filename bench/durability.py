@@ -19,6 +19,7 @@ import httpx
 from openai import OpenAI
 
 from bench.servers import free_port
+from server.state.status import ENDED, Status
 from training.directory import JobDirectory, read_lines
 
 VICTIMS = ("trainer", "server", "both")
@@ -126,7 +127,7 @@ def _killed(victim: str, server: Victim, rows: Path) -> dict[str, int]:
         if victim != "trainer":
             server.kill_server()
             server.start()
-        if all(server.client.fine_tuning.jobs.retrieve(job).status == "succeeded" for job in jobs):
+        if all(server.client.fine_tuning.jobs.retrieve(job).status == Status.SUCCEEDED for job in jobs):
             jobs += [create() for _ in range(JOBS // 3)]
         print(victim, "killed", number + 1, flush=True)
     statuses = _wait(server, jobs)
@@ -135,7 +136,7 @@ def _killed(victim: str, server: Victim, rows: Path) -> dict[str, int]:
     return {
         "kills": KILLS,
         "jobs": len(jobs),
-        "succeeded": statuses.count("succeeded"),
+        "succeeded": statuses.count(Status.SUCCEEDED),
         "same": sum(_same(one, wanted) for one in outcomes),
         "twice": sum(_twice(one) for one in outcomes),
     }
@@ -145,7 +146,7 @@ def _wait(server: Victim, jobs: list[str]) -> list[str]:
     deadline = time.monotonic() + JOB_SECONDS * len(jobs)
     while True:
         statuses = [server.client.fine_tuning.jobs.retrieve(job).status for job in jobs]
-        if all(status in ("succeeded", "failed", "cancelled") for status in statuses):
+        if all(status in ENDED for status in statuses):
             return statuses
         if time.monotonic() > deadline:
             raise RuntimeError(f"jobs still {statuses} after {JOB_SECONDS * len(jobs):.0f} s; see {server.data}")

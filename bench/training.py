@@ -18,7 +18,7 @@ import psutil
 
 from demo.tasks import TICKETS
 from training import defaults
-from training.directory import JobDirectory, read_lines
+from training.directory import TRAINER, JobDirectory, read_lines
 from training.job import Supervised, SupervisedHyperparameters, TrainingJob
 from training.methods.models import warmup_steps
 
@@ -126,7 +126,7 @@ def _ours(model: Path, work: Path, folder: Path, *, warm: bool) -> dict[str, flo
     directory = JobDirectory.create(folder / "job", job)
     begun, peak = 0.0, 0
     with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-P", "-m", "training", "--wait" if warm else str(directory.description)]
+        command = [*TRAINER, "--wait" if warm else str(directory.description)]
         started = time.time()
         process = psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         trainer: psutil.Process = process

@@ -9,6 +9,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from demo.tasks import Row
+from server.state.status import ENDED
 
 HYPERPARAMETERS = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
 TRAINING_ROWS = 176
@@ -41,6 +42,6 @@ def follow(
             if event.id not in seen:
                 seen.add(event.id)
                 on_event(event)
-        if ended.status in ("succeeded", "failed", "cancelled"):
+        if ended.status in ENDED:
             return ended
         time.sleep(POLL_SECONDS)

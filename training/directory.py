@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from training.job import Failure, Result, TrainingJob
+
+TRAINER = (sys.executable, "-P", "-m", "training")  # its argument: a job's description
 
 
 class JobDirectory:

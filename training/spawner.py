@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from training.directory import JobDirectory
+from training.directory import TRAINER, JobDirectory
 
 PRELOADED = (
     "training.methods.supervised",
@@ -87,7 +87,7 @@ def _as_trainer(
 
     if must_start_afresh(directory):
         started()
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "training", order["job"]])  # noqa: S606
+        os.execv(TRAINER[0], [*TRAINER, order["job"]])  # noqa: S606
     return work(directory, started)
 
 

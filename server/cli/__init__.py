@@ -7,6 +7,7 @@ import typer
 
 from server.cli import adapters, data, jobs
 from server.cli.client import LOCAL, Key, Url
+from training.kinds import Kind
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Fine-tune and serve, as OpenAI does, on your own machines."
@@ -58,7 +59,7 @@ def train(
     suffix: Annotated[str, typer.Option(help="Names the result.")] = "model",
     validation: Annotated[Path | None, typer.Option(help="JSONL; default: a tenth of the data.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the job's directory.")] = Path("var/training"),
-    method: Annotated[str, typer.Option(help="supervised, dpo or reinforcement.")] = "supervised",
+    method: Annotated[Kind, typer.Option(help="How it is trained.")] = "supervised",
     grader: Annotated[Path | None, typer.Option(help="OpenAI's grader as JSON, for reinforcement.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, as n_epochs=2; repeat for more.")

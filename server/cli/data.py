@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from training.kinds import Kind
+
 if TYPE_CHECKING:
     from training.data.findings import DataReport
 
@@ -13,14 +15,13 @@ app = typer.Typer(no_args_is_help=True, help="Training data on this machine.")
 Rows = Annotated[
     Path, typer.Argument(help="JSONL: chat, prompt/completion or Alpaca; see docs/fine-tuning.md.", exists=True)
 ]
-METHODS = ("supervised", "dpo", "reinforcement")
 
 
 @app.command()
 def check(
     file: Rows,
     validation: Annotated[Path | None, typer.Option(help="Rows that must not be in FILE.", exists=True)] = None,
-    method: Annotated[str, typer.Option(help="supervised, dpo or reinforcement.")] = "supervised",
+    method: Annotated[Kind, typer.Option(help="What the rows are for.")] = "supervised",
     model: Annotated[Path | None, typer.Option(help="Base model's folder, to count tokens with.", exists=True)] = None,
     clean: Annotated[Path | None, typer.Option(help="Write a copy without what should not be trained on.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
@@ -32,8 +33,6 @@ def check(
 
     from training.data.check import check as look
 
-    if method not in METHODS:
-        raise typer.BadParameter(f"{method!r} is none of {', '.join(METHODS)}", param_hint="--method")
     if clean is not None and clean.exists() and clean.samefile(file):
         raise typer.BadParameter("the cleaned copy would overwrite the file itself", param_hint="--clean")
     os.environ.update(TOKENIZERS_PARALLELISM="true", HF_HUB_OFFLINE="1")
@@ -41,7 +40,7 @@ def check(
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     report: DataReport = look(
         file,
-        method,  # pyright: ignore[reportArgumentType] (checked above)
+        method,
         validation=validation,
         tokenizer=tokenizer,
         limit=limit,

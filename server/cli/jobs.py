@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from server.cli.client import LOCAL, Key, Url, call
+from server.state.status import ENDED, Status
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs of a running server.")
 
@@ -14,7 +15,6 @@ JobId = Annotated[str, typer.Argument(help="ftjob-…, as `tuneport jobs list` s
 
 POLL_SECONDS = 1.0
 EVENTS_SHOWN = 8
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 @app.command("list")
@@ -46,7 +46,7 @@ def watch(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
             if job["status"] in ENDED:
                 break
             time.sleep(POLL_SECONDS)
-    if job["status"] != "succeeded":
+    if job["status"] != Status.SUCCEEDED:
         raise typer.Exit(1)
 
 
@@ -100,7 +100,7 @@ def _screen(job: dict[str, Any], events: list[dict[str, Any]], width: int) -> An
     messages = [event for event in events if event["type"] == "message"][-EVENTS_SHOWN:]
     colours = {"info": "dim", "warn": "yellow", "error": "red"}
     step = f"step {metrics[-1]['step']} of {metrics[-1]['total_steps']}" if metrics else "no step yet"
-    left = job["estimated_finish"] and job["status"] == "running" and job["estimated_finish"] - time.time()
+    left = job["estimated_finish"] and job["status"] == Status.RUNNING and job["estimated_finish"] - time.time()
     finish = f", about {max(0, left):.0f} s left" if left else ""
     parts: list[Any] = [Text(f"{job['id']}  {job['status']}  {step}{finish}", style="bold")]
     if len(metrics) > 1:

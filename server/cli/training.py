@@ -3,7 +3,6 @@
 import json
 import secrets
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters import names
 from server.cli.serving import find_base
-from training.directory import JobDirectory
+from training.directory import TRAINER, JobDirectory
 from training.job import Failure, Method, Result, TrainingJob
+from training.kinds import Kind
 
 POLL_SECONDS = 0.3
 
@@ -26,7 +26,7 @@ def train(
     suffix: str,
     validation: Path | None,
     output: Path,
-    method: str,
+    method: Kind,
     grader: Path | None,
     wanted: dict[str, str],
     seed: int,
@@ -76,9 +76,7 @@ def follow(directory: JobDirectory, console: Console) -> Result | Failure | None
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with (
         directory.log_file.open("ab") as log,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "training", str(directory.description)], stdout=log, stderr=log
-        ) as process,
+        subprocess.Popen([*TRAINER, str(directory.description)], stdout=log, stderr=log) as process,
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
     ):
         bar = progress.add_task("preparing", total=None)

@@ -12,18 +12,15 @@ import json
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 
-from training.directory import JobDirectory
+from training.directory import TRAINER, JobDirectory
 
 logger = logging.getLogger(__name__)
 
 NICENESS = 10  # live traffic has the cores first: beside an import, its tokens took a second each
 END_SECONDS = 2.0  # for a trainer that is being forked
 STOP_GRACE_SECONDS = 4.0  # a step, and a checkpoint; OpenAI's users see a pause within five
-
-_COMMAND = (sys.executable, "-P", "-m", "training")
 
 
 class Trainers:
@@ -53,7 +50,7 @@ class Trainers:
                 return self._following(directory, pid, ended)
         with directory.log_file.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *_COMMAND,
+                *TRAINER,
                 str(directory.description),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -114,7 +111,7 @@ class _Spawner:
         """Start the process; what is asked of it waits until its imports are done."""
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
-                *_COMMAND,
+                *TRAINER,
                 "--wait",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

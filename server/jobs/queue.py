@@ -22,7 +22,8 @@ from server.inference.catalog import Catalog
 from server.jobs.processes import Trainers
 from server.metrics import Metrics
 from server.state.files import Files
-from server.state.jobs import RUNNING, WAITING, JobRow, Jobs
+from server.state.jobs import JobRow, Jobs
+from server.state.status import ACTIVE, Status
 from training.directory import JobDirectory, read_lines
 from training.graders.judge import KEY_VARIABLE, URL_VARIABLE, Judge
 from training.job import GPU_SHARE_VARIABLE, KEPT_CHECKPOINTS, Failure, Result, TrainingJob
@@ -78,7 +79,7 @@ class JobQueue:
 
     async def start(self) -> None:
         """Take up what a former process left, then the queue."""
-        for row in await asyncio.to_thread(self._jobs.with_status, *RUNNING):
+        for row in await asyncio.to_thread(self._jobs.with_status, *ACTIVE):
             self._spawn(row.id, self._run(row))
         self._loop = asyncio.create_task(self._work())
 
@@ -162,9 +163,9 @@ class JobQueue:
                 await self._changed.wait()
 
     async def _start_waiting(self) -> None:
-        waiting = await asyncio.to_thread(self._jobs.with_status, WAITING)
+        waiting = await asyncio.to_thread(self._jobs.with_status, Status.QUEUED)
         for row in waiting[: max(0, self._max_running - len(self._running))]:
-            if self._jobs.advance(row.id, RUNNING[0], only_from=(WAITING,)):
+            if self._jobs.advance(row.id, Status.VALIDATING, only_from=(Status.QUEUED,)):
                 self._spawn(row.id, self._run(row))
         if not waiting and not self._running and self._warming:
             await self._trainers.warm()
@@ -201,7 +202,7 @@ class JobQueue:
             directory.event(f"The job failed: {failure.message}", level="error")
         except OSError:
             logger.exception("the event that job %s failed could not be written", row.id)
-        self._jobs.advance(row.id, "failed", error=failure.model_dump())
+        self._jobs.advance(row.id, Status.FAILED, error=failure.model_dump())
 
     async def _train(self, row: JobRow) -> Result | Failure:
         try:
@@ -309,12 +310,12 @@ class JobQueue:
 
     def _note_progress(self, row: JobRow, directory: JobDirectory) -> None:
         """Once the trainer has accepted the files: the job runs, and `auto` has become numbers."""
-        if row.status == RUNNING[1]:
+        if row.status == Status.RUNNING:
             return
         for event in directory.events():
             if "hyperparameters" in event["data"]:
-                row.status = RUNNING[1]
-                self._jobs.advance(row.id, row.status, hyperparameters=event["data"]["hyperparameters"])
+                row.status = Status.RUNNING
+                self._jobs.advance(row.id, Status.RUNNING, hyperparameters=event["data"]["hyperparameters"])
 
     def _publish(self, row: JobRow, result: Result) -> Failure | None:
         """Register the adapters and the result file; every step may be done twice."""
@@ -334,7 +335,7 @@ class JobQueue:
         self._files.create(table, "step_metrics.csv", "fine-tune-results", file_id=file_id)
         if self._jobs.advance(
             row.id,
-            "succeeded",
+            Status.SUCCEEDED,
             fine_tuned_model=row.result_name,
             trained_tokens=result.trained_tokens,
             result_file=file_id,

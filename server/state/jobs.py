@@ -11,14 +11,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from server.errors import InvalidRequest, NotFound
+from server.state.status import ACTIVE, ENDED, Status
 from server.state.tables import Base, Written
 from training.directory import JobDirectory
 from training.job import Gate, Method
-
-WAITING = "queued"
-RUNNING = ("validating_files", "running")
-PAUSED = "paused"
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 class JobRow(Base):
@@ -89,7 +85,7 @@ class Jobs:
         """Queue a job."""
         values: dict[str, Any] = {
             "id": job_id,
-            "status": WAITING,
+            "status": Status.QUEUED,
             "model": model,
             "parent": parent,
             "training_file": training_file,
@@ -143,7 +139,7 @@ class Jobs:
         with Session(self._engine) as session:
             return list(session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)).order_by(JobRow.number.desc())))
 
-    def with_status(self, *statuses: str) -> list[JobRow]:
+    def with_status(self, *statuses: Status) -> list[JobRow]:
         """Jobs of these statuses, oldest first."""
         statement = select(JobRow).where(JobRow.status.in_(statuses)).order_by(JobRow.number)
         with Session(self._engine) as session:
@@ -151,10 +147,10 @@ class Jobs:
 
     def uses_file(self, file_id: str) -> bool:
         """Whether a job that has not ended needs the file."""
-        jobs = self.with_status(WAITING, PAUSED, *RUNNING)
+        jobs = self.with_status(Status.QUEUED, Status.PAUSED, *ACTIVE)
         return any(file_id in (job.training_file, job.validation_file, job.retention_file) for job in jobs)
 
-    def advance(self, job_id: str, status: str, *, only_from: tuple[str, ...] = (), **fields: Any) -> bool:
+    def advance(self, job_id: str, status: Status, *, only_from: tuple[Status, ...] = (), **fields: Any) -> bool:
         """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled.
 
         Args:
@@ -174,7 +170,7 @@ class Jobs:
             NotFound: there is none of that id.
             InvalidRequest: it has ended.
         """
-        if not self.advance(self.get(job_id).id, "cancelled"):
+        if not self.advance(self.get(job_id).id, Status.CANCELLED):
             raise InvalidRequest(f"Job has already ended: {job_id} is {self.get(job_id).status}")
         return self.get(job_id)
 
@@ -185,7 +181,7 @@ class Jobs:
             NotFound: there is none of that id.
             InvalidRequest: it has ended, or is paused.
         """
-        if not self.advance(self.get(job_id).id, PAUSED, only_from=(WAITING, *RUNNING)):
+        if not self.advance(self.get(job_id).id, Status.PAUSED, only_from=(Status.QUEUED, *ACTIVE)):
             raise InvalidRequest(f"{job_id} is {self.get(job_id).status}; only a job that waits or runs can be paused")
         return self.get(job_id)
 
@@ -196,6 +192,6 @@ class Jobs:
             NotFound: there is none of that id.
             InvalidRequest: it is not paused.
         """
-        if not self.advance(self.get(job_id).id, WAITING, only_from=(PAUSED,)):
+        if not self.advance(self.get(job_id).id, Status.QUEUED, only_from=(Status.PAUSED,)):
             raise InvalidRequest(f"{job_id} is {self.get(job_id).status}; only a paused job can be resumed")
         return self.get(job_id)

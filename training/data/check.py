@@ -17,9 +17,10 @@ from training.data.findings import Check, DataReport, Finding, Lengths, found
 from training.data.jsonl import NotJsonLines, lines, quoted
 from training.data.languages import Languages
 from training.data.private import PersonalData, Secrets
-from training.data.rows import Example, Kind, Row, parse
+from training.data.rows import Example, Row, parse
 from training.data.tokens import Tokens
 from training.defaults import MIN_ROWS
+from training.kinds import Kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.data.jsonl import NotJsonLines, lines
-from training.data.rows import Kind, Row, parse
+from training.data.rows import Row, parse
 from training.defaults import MIN_ROWS
 from training.errors import InvalidTrainingData
+from training.kinds import Kind
 
 MAX_PROBLEMS_SHOWN = 20
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from training.data import messages as turns
 from training.data.jsonl import load
 from training.data.messages import Message, present
-
-Kind = Literal["supervised", "dpo", "reinforcement"]
+from training.kinds import Kind
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, 
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
 from server.state.ids import random_id
-from server.state.jobs import RUNNING, JobRow
+from server.state.jobs import JobRow
+from server.state.status import ACTIVE
 from training.data.findings import DataReport
 from training.directory import read_lines
 from training.job import Method, Result, Supervised
@@ -261,7 +262,7 @@ def _wire(row: JobRow, use: Services) -> dict[str, Any]:
 
 def _estimated_finish(row: JobRow, use: Services) -> int | None:
     """Unix seconds, from the pace so far; None before the second step."""
-    if row.status not in RUNNING:
+    if row.status not in ACTIVE:
         return None
     steps = read_lines(use.jobs.directory(row.id).metrics_file)
     if len(steps) < 2 or steps[-1]["step"] <= steps[0]["step"]:

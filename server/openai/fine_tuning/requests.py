@@ -9,6 +9,7 @@ from server.errors import InvalidRequest
 from server.http.wording import told
 from server.openai.wire import Metadata
 from training.job import Gate, Method, Preference, Reinforcement, Supervised, WandbIntegration
+from training.kinds import Kind
 from training.wire import Description
 
 GATE = "gate."  # metadata keys: gate.alias, gate.min_gain, gate.min_score, gate.max_kl, gate.max_retention_loss
@@ -25,7 +26,7 @@ _METHODS: dict[str, type[Supervised | Preference | Reinforcement]] = {
 class MethodRequest(Description):
     """`method`: its type, and the configuration of that type beside it."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
+    type: Kind
     supervised: dict[str, Any] | None = None
     dpo: dict[str, Any] | None = None
     reinforcement: dict[str, Any] | None = None

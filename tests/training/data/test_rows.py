@@ -8,7 +8,8 @@ import pytest
 from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageFunctionToolCall
 from openai.types.chat.chat_completion_message_function_tool_call import Function
 
-from training.data.rows import Example, Kind, Pair, Row, Task, parse
+from training.data.rows import Example, Pair, Row, Task, parse
+from training.kinds import Kind
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
