@@ -30,7 +30,10 @@ from server.inference.embedder import Embedder
 from server.inference.engine import Engine
 from server.inference.residency import Residency
 from server.inference.supervisor import Supervisor
+from server.jobs.placement import Placement
+from server.jobs.preparation import Preparation
 from server.jobs.processes import Trainers
+from server.jobs.publishing import Publishing
 from server.jobs.queue import JobQueue
 from server.metrics import Metrics
 from server.openai import batches as openai_batches
@@ -49,6 +52,8 @@ from server.state.permissions import Permissions
 from server.state.responses import Responses
 from server.state.tables import migrate
 from server.state.uploads import Uploads
+from training.graders.judge import KEY_VARIABLE, URL_VARIABLE
+from training.job import GPU_SHARE_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -115,18 +120,17 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
     stored = Files(database, data / "files", settings.max_file_bytes)
     jobs = Jobs(database, data / "jobs")
     batches = Batches(database)
+    secrets = {GPU_SHARE_VARIABLE: str(1 - settings.gpu_memory_utilization)}
+    if judge := settings.judge():
+        secrets |= {URL_VARIABLE: judge.url, KEY_VARIABLE: judge.key}
     queue = JobQueue(
         jobs,
-        stored,
-        catalog,
-        base,
+        Preparation(jobs, stored, catalog, base),
+        Publishing(jobs, stored, catalog, settings.organization),
+        Trainers(settings.warm_trainer, data / "spawner.log", secrets),
+        Placement(settings.training_devices),
         metrics,
-        Trainers(settings.warm_trainer, data / "spawner.log"),
-        organization=settings.organization,
-        max_running=settings.max_running_jobs,
-        judge=settings.judge(),
-        devices=settings.training_devices,
-        gpu_memory_share=1 - settings.gpu_memory_utilization,
+        settings.max_running_jobs,
     )
     return Services(
         settings,

@@ -79,6 +79,11 @@ class Catalog:
         """Whether the name is an alias."""
         return name in self._aliases
 
+    def served(self, alias: str | None) -> str | None:
+        """The version that answers most of an alias's requests; None where there is no such alias."""
+        known = self._aliases.get(alias) if alias is not None else None
+        return max(known.weights, key=known.weights.__getitem__) if known else None
+
     def register(self, name: str, source: Path, owned_by: str, within: Sequence[Path] = ()) -> Adapter:
         """Validate, store and name an adapter's files; see `Registry.register`."""
         return self.registry.register(name, source, owned_by=owned_by, within=within)

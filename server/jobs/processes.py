@@ -24,9 +24,17 @@ STOP_GRACE_SECONDS = 4.0  # a step, and a checkpoint; OpenAI's users see a pause
 
 
 class Trainers:
-    """Starts trainers; `keep_warm` says whether a spawner waits, `log` is the file that it complains to."""
+    """A `Runner` of processes on this machine."""
 
-    def __init__(self, keep_warm: bool, log: Path) -> None:
+    def __init__(self, keep_warm: bool, log: Path, environment: dict[str, str] | None = None) -> None:
+        """Make one; nothing runs yet.
+
+        Args:
+            keep_warm: whether a spawner waits.
+            log: the file that it complains to.
+            environment: what trainers find there: secrets, which no file of a job may hold.
+        """
+        self._environment = environment or {}
         self._keep_warm = keep_warm
         self._log = log
         self._spawner: _Spawner | None = None
@@ -43,6 +51,7 @@ class Trainers:
         Args:
             environment: what it finds beside the server's own.
         """
+        environment = self._environment | environment
         if self._spawner is not None and self._spawner.alive:
             with contextlib.suppress(ConnectionError):
                 pid, ended = await self._spawner.fork(directory, environment)

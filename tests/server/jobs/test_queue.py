@@ -1,26 +1,200 @@
-"""The queue of jobs outlives what nobody foresaw."""
+"""The queue with a runner in the test's hand: every way from queued to an end, and what nobody foresaw."""
 
 import asyncio
-import io
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.base import BaseModel
 from adapters.database import connect
-from adapters.files.validate import Limits
-from adapters.registry import Registry
-from adapters.store import Store
-from server.inference.catalog import Catalog
 from server.jobs import queue as module
-from server.jobs.queue import JobQueue
-from server.state.files import Files
+from server.jobs.placement import Placement
+from server.jobs.queue import MAX_STARTS, JobQueue
+from server.metrics import Metrics
 from server.state.jobs import JobRow, Jobs
+from server.state.status import Status
 from server.state.tables import migrate
-from tests.conftest import MakeAdapter
+from tests.server.jobs.conftest import Parts
 from training.directory import JobDirectory
-from training.job import Gate, Result, Supervised, Verdict
+from training.job import Failure, Result
+
+pytestmark = pytest.mark.anyio
+
+
+class ScriptedRunner:
+    """Follows `Runner`: each start of a trainer calls `work`, which writes into the job's directory, or waits."""
+
+    def __init__(self, work: Callable[[JobDirectory], object] | None) -> None:
+        self.work = work
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+        self.warmed = 0
+
+    async def warm(self) -> None:
+        self.warmed += 1
+
+    async def start(self, directory: JobDirectory, environment: dict[str, str]) -> "asyncio.Future[int]":
+        self.started.append(directory.path.name)
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if self.work is not None:
+            self.work(directory)
+            ended.set_result(0)
+        return ended
+
+    async def stop(self, directory: JobDirectory) -> None:
+        self.stopped.append(directory.path.name)
+
+    async def close(self) -> None:
+        self.warmed = -1
+
+
+def fail(directory: JobDirectory) -> None:
+    directory.finish(Failure(code="bad", message="no good"))
+
+
+@asynccontextmanager
+async def working(parts: Parts, runner: ScriptedRunner, most: int = 1) -> AsyncIterator[JobQueue]:
+    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), Metrics(), most)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        await queue.stop()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+
+
+async def test_a_result_becomes_a_model(parts: Parts) -> None:
+    store = parts.catalog.registry.store
+
+    def train(directory: JobDirectory) -> None:
+        directory.event("started", data={"hyperparameters": {"n_epochs": 3}})
+        shutil.copytree(store.path(parts.catalog.registry.get("ft:tiny:o:a:v1").digest), directory.adapter)
+        directory.finish(Result(trained_tokens=7, best_step=1, checkpoints=[], hyperparameters={"n_epochs": 3}))
+
+    row = parts.queued()
+    async with working(parts, ScriptedRunner(train)):
+        await until(lambda: parts.jobs.get(row.id).status == Status.SUCCEEDED)
+    ended = parts.jobs.get(row.id)
+    assert (ended.fine_tuned_model, ended.trained_tokens) == ("ft:tiny:o::r", 7)
+    assert ended.hyperparameters == {"n_epochs": 3}
+    assert parts.catalog.get("ft:tiny:o::r").owned_by == "o"
+    assert parts.files.get(ended.result_file or "").purpose == "fine-tune-results"
+
+
+async def test_jobs_run_oldest_first_as_many_as_may(parts: Parts) -> None:
+    runner = ScriptedRunner(None)
+    jobs = [parts.queued(job_id=f"ftjob-{number}").id for number in range(3)]
+    async with working(parts, runner, most=2) as queue:
+        await until(lambda: len(runner.started) == 2)
+        assert sorted(runner.started) == jobs[:2]
+        assert [parts.jobs.get(job).status for job in jobs] == [Status.VALIDATING, Status.VALIDATING, Status.QUEUED]
+        await queue.cancel(jobs[0])
+        await until(lambda: len(runner.started) == 3)
+        assert runner.stopped == [jobs[0]]
+        assert parts.jobs.get(jobs[0]).status == Status.CANCELLED
+
+
+async def test_what_the_trainer_says_of_its_failure_is_the_jobs_error(parts: Parts) -> None:
+    row = parts.queued()
+    async with working(parts, ScriptedRunner(fail)):
+        await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    assert parts.jobs.get(row.id).error == {"code": "bad", "message": "no good", "param": None}
+    assert parts.jobs.directory(row.id).events()[-1]["message"] == "The job failed: no good"
+
+
+async def test_what_went_away_while_a_job_waited_is_its_error(parts: Parts) -> None:
+    row = parts.queued()
+    parts.files.delete(row.training_file)
+    runner = ScriptedRunner(fail)
+    async with working(parts, runner):
+        await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    error = parts.jobs.get(row.id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
+    assert runner.started == []
+
+
+async def test_a_trainer_that_only_dies_is_given_up(parts: Parts) -> None:
+    row = parts.queued()
+    runner = ScriptedRunner(lambda directory: None)
+    async with working(parts, runner):
+        await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    assert len(runner.started) == MAX_STARTS
+
+
+async def test_a_trainer_that_gets_on_may_die_more_often(parts: Parts) -> None:
+    row = parts.queued()
+
+    def train(directory: JobDirectory) -> None:
+        steps = len(runner.started)
+        (directory.checkpoints / f"checkpoint-{steps}").mkdir(parents=True)
+        if steps > 2 * MAX_STARTS:
+            fail(directory)
+
+    runner = ScriptedRunner(train)
+    async with working(parts, runner):
+        await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    assert len(runner.started) == 2 * MAX_STARTS + 1
+
+
+async def test_a_job_that_ran_when_the_server_died_goes_on(parts: Parts) -> None:
+    row = parts.queued()
+    assert parts.jobs.advance(row.id, Status.RUNNING)
+    runner = ScriptedRunner(fail)
+    async with working(parts, runner):
+        await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    assert runner.started == [row.id]
+
+
+async def test_a_job_paused_at_its_first_breath_does_not_start(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row says that it runs, and there is no task yet that a pause could cancel."""
+    row = parts.queued()
+    advance = parts.jobs.advance
+
+    def slow(job_id: str, status: Status, **fields: Any) -> bool:
+        done = advance(job_id, status, **fields)
+        if status == Status.VALIDATING:
+            asyncio.run_coroutine_threadsafe(queue.pause(job_id), loop).result()
+        return done
+
+    monkeypatch.setattr(parts.jobs, "advance", slow)
+    loop, runner = asyncio.get_running_loop(), ScriptedRunner(fail)
+    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), Metrics(), 1)
+    await queue.start()
+    await until(lambda: parts.jobs.get(row.id).status == Status.PAUSED)
+    await until(lambda: not queue._running)  # pyright: ignore[reportPrivateUsage]
+    assert runner.started == []
+    await queue.resume(row.id)
+    monkeypatch.undo()
+    await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
+    await queue.stop()
+
+
+async def test_a_paused_job_is_not_woken_by_its_trainers_progress(parts: Parts) -> None:
+    row = parts.queued()
+    runner = ScriptedRunner(None)
+    async with working(parts, runner) as queue:
+        await until(lambda: runner.started == [row.id])
+        directory = parts.jobs.directory(row.id)
+        parts.jobs.pause(row.id)
+        directory.event("started", data={"hyperparameters": {"n_epochs": 3}})
+        await asyncio.sleep(0.1)
+        assert parts.jobs.get(row.id).status == Status.PAUSED
+        await queue.cancel(row.id)
 
 
 class Faulty(Jobs):
@@ -28,109 +202,19 @@ class Faulty(Jobs):
 
     looked = 0
 
-    def with_status(self, *statuses: str) -> list[JobRow]:
+    def with_status(self, *statuses: Status) -> list[JobRow]:
         self.looked += 1
         if self.looked == 2:
             raise RuntimeError("nobody foresaw this")
         return super().with_status(*statuses)
 
 
-@pytest.mark.anyio
-async def test_the_queue_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+async def test_the_queue_goes_on(tmp_path: Path) -> None:
     engine = connect(f"sqlite:///{tmp_path / 'db'}")
     migrate(engine)
     rows = Faulty(engine, tmp_path / "jobs")
     unused: Any = None
-    queue = JobQueue(rows, unused, unused, unused, unused, unused, organization="o", max_running=1)
+    queue = JobQueue(rows, unused, unused, ScriptedRunner(None), Placement(), Metrics(), 1)
     await queue.start()
-
-    async def looked_again() -> None:
-        while rows.looked < 3:
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(looked_again(), 10)
-    queue._loop.cancel()  # pyright: ignore
-
-
-def test_jobs_wait_where_fewer_devices_are_left_than_ran(tmp_path: Path) -> None:
-    unused: Any = None
-    queue = JobQueue(
-        unused, unused, unused, unused, unused, unused, organization="o", max_running=2, devices=["0", "1"]
-    )
-    queue._running = dict.fromkeys(("a", "b", "c"), unused)  # pyright: ignore
-    assert [queue._place(job) for job in "abc"] == [True, True, False]  # pyright: ignore
-    del queue._running["a"]  # pyright: ignore
-    assert queue._place("c")  # pyright: ignore
-    assert queue._placed["c"] == "0"  # pyright: ignore
-    assert queue._place("b")  # pyright: ignore
-    assert queue._placed["b"] == "1"  # pyright: ignore
-
-
-@pytest.fixture
-def queue(tmp_path: Path, tiny_base: BaseModel, make_adapter: MakeAdapter) -> JobQueue:
-    """A queue beside a registry with two versions of which the alias serves the first."""
-    engine = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(engine)
-    unused: Any = None
-    registry = Registry(engine, Store(tmp_path / "store"), tiny_base, Limits(16))
-    catalog = Catalog(registry, unused, unused, unused)
-    for seed, name in enumerate(("ft:tiny:o:a:v1", "ft:tiny:o:a:v2")):
-        catalog.register(name, make_adapter(tiny_base, seed=seed), "o")
-    catalog.set_alias("ft:a", {"ft:tiny:o:a:v1": 1}, "o")
-    files = Files(engine, tmp_path / "files", 1_000)
-    return JobQueue(
-        Jobs(engine, tmp_path / "jobs"), files, catalog, tiny_base, unused, unused, organization="o", max_running=1
-    )
-
-
-def described(queue: JobQueue, gate: Gate, parent: str | None = None) -> tuple[JobRow, JobDirectory]:
-    """A job and its directory, as they are when the trainer starts."""
-    file = queue._files.create(io.BytesIO(b"{}"), "train.jsonl", "fine-tune")  # pyright: ignore
-    row = queue._jobs.create(  # pyright: ignore
-        "ftjob-1", model="m", result_name="ft:tiny:o::r", seed=0, method=Supervised(), gate=gate, parent=parent,
-        accept_findings=False, integrations=[], labels=None, training_file=file.id, validation_file=None,
-        retention_file=None,
-    )  # fmt: skip
-    return row, queue._prepare(row)  # pyright: ignore
-
-
-@pytest.mark.parametrize(
-    ("gate", "parent", "incumbent"),
-    [
-        (Gate(), None, None),
-        (Gate(alias="ft:new"), None, None),
-        (Gate(alias="ft:a"), None, "ft:tiny:o:a:v1"),
-        (Gate(), "ft:tiny:o:a:v2", "ft:tiny:o:a:v2"),
-        (Gate(alias="ft:a"), "ft:tiny:o:a:v2", "ft:tiny:o:a:v1"),
-        (Gate(alias="ft:a"), "ft:tiny:o:a:v1", "ft:tiny:o:a:v1"),
-    ],
-)
-def test_a_job_has_to_beat_what_its_alias_serves_or_what_it_goes_on_from(
-    gate: Gate, parent: str | None, incumbent: str | None, queue: JobQueue
-) -> None:
-    job = described(queue, gate, parent)[1].job()
-    assert job.incumbent_name == incumbent
-    assert (job.incumbent is None) == (incumbent is None)
-    if job.incumbent is not None:
-        assert (job.incumbent / "adapter_model.safetensors").exists()
-        assert (job.incumbent == job.parent) == (incumbent == parent)
-
-
-def test_an_alias_that_was_moved_meanwhile_is_left_alone(queue: JobQueue) -> None:
-    """The result is proven better than version 1; of version 2, which the alias serves by now, nothing is known."""
-    row, directory = described(queue, Gate(alias="ft:a"))
-    verdict = Verdict(passed=True, reasons=[], alias="ft:a")
-    result = Result(trained_tokens=1, best_step=1, checkpoints=[], hyperparameters={}, verdict=verdict)
-    catalog = queue._catalog  # pyright: ignore
-    catalog.register("ft:tiny:o::r", catalog.registry.store.path(catalog.registry.get("ft:tiny:o:a:v1").digest), "o")
-    catalog.set_alias("ft:a", {"ft:tiny:o:a:v2": 1}, "o")
-    queue._promote(row, result, directory)  # pyright: ignore
-    assert catalog.registry.alias("ft:a").weights == {"ft:tiny:o:a:v2": 1}
-    assert (
-        "it serves ft:tiny:o:a:v2 by now, and the job was judged against ft:tiny:o:a:v1"
-        in (directory.events()[-1]["message"])
-    )
-    catalog.set_alias("ft:a", {"ft:tiny:o:a:v1": 1}, "o")
-    queue._promote(row, result, directory)  # pyright: ignore
-    assert catalog.registry.alias("ft:a").weights == {"ft:tiny:o::r": 1}
+    await until(lambda: rows.looked >= 3)
+    await queue.stop()

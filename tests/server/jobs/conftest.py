@@ -1,0 +1,56 @@
+"""Stores on a real database, and a registry with two versions of which an alias serves the first."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import BaseModel
+from adapters.database import connect
+from adapters.files.validate import Limits
+from adapters.registry import Registry
+from adapters.store import Store
+from server.inference.catalog import Catalog
+from server.jobs.preparation import Preparation
+from server.jobs.publishing import Publishing
+from server.state.files import Files
+from server.state.jobs import JobRow, Jobs
+from server.state.tables import migrate
+from tests.conftest import MakeAdapter
+from training.job import Gate, Supervised
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What jobs need, and the two that take a job from its row to its directory and on to a model."""
+
+    jobs: Jobs
+    files: Files
+    catalog: Catalog
+    preparation: Preparation
+    publishing: Publishing
+
+    def queued(self, gate: Gate | None = None, parent: str | None = None, job_id: str = "ftjob-1") -> JobRow:
+        """A job that waits."""
+        file = self.files.create(io.BytesIO(b"{}"), "train.jsonl", "fine-tune")
+        return self.jobs.create(
+            job_id, model="m", result_name="ft:tiny:o::r", seed=0, method=Supervised(), gate=gate or Gate(),
+            parent=parent, accept_findings=False, integrations=[], labels=None, training_file=file.id,
+            validation_file=None, retention_file=None,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def parts(tmp_path: Path, tiny_base: BaseModel, make_adapter: MakeAdapter) -> Parts:
+    engine = connect(f"sqlite:///{tmp_path / 'db'}")
+    migrate(engine)
+    unused: Any = None
+    catalog = Catalog(Registry(engine, Store(tmp_path / "store"), tiny_base, Limits(16)), unused, unused, unused)
+    for seed, name in enumerate(("ft:tiny:o:a:v1", "ft:tiny:o:a:v2")):
+        catalog.register(name, make_adapter(tiny_base, seed=seed), "o")
+    catalog.set_alias("ft:a", {"ft:tiny:o:a:v1": 1}, "o")
+    jobs, files = Jobs(engine, tmp_path / "jobs"), Files(engine, tmp_path / "files", 1_000)
+    preparation = Preparation(jobs, files, catalog, tiny_base)
+    return Parts(jobs, files, catalog, preparation, Publishing(jobs, files, catalog, "o"))
