@@ -20,11 +20,13 @@ from adapters.store import Store
 from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
 from server.admin import keys as admin_keys
-from server.admin import probes as operations
+from server.admin import probes
 from server.batches.runner import BatchRunner
 from server.errors import DataFolderBusy
 from server.http import entry, statuses
+from server.http.identity import ADMINISTRATOR, CALLER
 from server.http.limits import RateLimits
+from server.inference.answering import Answering
 from server.inference.catalog import Catalog
 from server.inference.embedder import Embedder
 from server.inference.engine import Engine
@@ -60,11 +62,11 @@ logger = logging.getLogger(__name__)
 TIDY_SECONDS = 600.0
 REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
 GRADERS = 4  # tried at a time, on threads of their own: a judge may take minutes, and Python hangs for seconds
-ROUTERS = (
+FOR_EVERY_KEY = (
     *(chat, completions, responses, embeddings, moderations, openai_batches),
     *(models, files, uploads, fine_tuning, graders, permissions),
-    *(admin_aliases, admin_adapters, admin_keys, operations),
 )
+FOR_ADMIN_KEYS = (admin_aliases, admin_adapters, admin_keys)
 
 
 def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
@@ -97,8 +99,10 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
     )
     statuses.install(app)
     entry.install(app, settings)
-    for module in ROUTERS:
-        app.include_router(module.router)
+    for modules, identity in ((FOR_EVERY_KEY, CALLER), (FOR_ADMIN_KEYS, ADMINISTRATOR)):
+        for module in modules:
+            app.include_router(module.router, dependencies=[identity])
+    app.include_router(probes.router)
     return app
 
 
@@ -133,24 +137,25 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         settings.max_running_jobs,
     )
     return Services(
-        settings,
-        engine,
-        Supervisor(engine, catalog, metrics, on_ready=queue.warm),
-        catalog,
-        Keys(database),
-        stored,
-        Uploads(database, data / "uploads", stored, settings.max_file_bytes),
-        Permissions(database),
-        Responses(database),
-        batches,
-        BatchRunner(batches, stored, data / "batches"),
-        Embedder(settings.embedding_model),
-        jobs,
-        queue,
-        metrics,
-        RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
-        CapacityLimiter(REGISTRATIONS),
-        CapacityLimiter(GRADERS),
+        settings=settings,
+        engine=engine,
+        answering=Answering(engine, catalog, metrics),
+        supervisor=Supervisor(engine, catalog, metrics, on_ready=queue.warm),
+        catalog=catalog,
+        keys=Keys(database),
+        files=stored,
+        uploads=Uploads(database, data / "uploads", stored, settings.max_file_bytes),
+        permissions=Permissions(database),
+        responses=Responses(database),
+        batches=batches,
+        runner=BatchRunner(batches, stored, data / "batches"),
+        embedder=Embedder(settings.embedding_model),
+        jobs=jobs,
+        queue=queue,
+        metrics=metrics,
+        limits=RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
+        registrations=CapacityLimiter(REGISTRATIONS),
+        graders=CapacityLimiter(GRADERS),
     )
 
 

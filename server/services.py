@@ -1,5 +1,7 @@
 """What routers work with; made once by app.py's lifespan, handed out by a dependency."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +10,7 @@ from fastapi import Depends, Request
 
 from server.batches.runner import BatchRunner
 from server.http.limits import RateLimits
+from server.inference.answering import Answering, Asked, Generation
 from server.inference.catalog import Catalog
 from server.inference.embedder import Embedder
 from server.inference.engine import Engine
@@ -18,7 +21,7 @@ from server.settings import Settings
 from server.state.batches import Batches
 from server.state.files import Files
 from server.state.jobs import Jobs
-from server.state.keys import Keys
+from server.state.keys import Key, Keys
 from server.state.permissions import Permissions
 from server.state.responses import Responses
 from server.state.uploads import Uploads
@@ -30,6 +33,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    answering: Answering
     supervisor: Supervisor
     catalog: Catalog
     keys: Keys
@@ -46,6 +50,18 @@ class Services:
     limits: RateLimits
     registrations: CapacityLimiter
     graders: CapacityLimiter
+
+    def beginning(
+        self, asked: Asked, request: Request, caller: Key
+    ) -> Callable[[AsyncExitStack], Awaitable[Generation]]:
+        """What begins the answer, within the caller's limits; batches, which come from within, have their own pace."""
+        priority: int = getattr(request.state, "priority", 0)
+
+        async def admit(tokens: int) -> None:
+            if priority == 0:
+                await self.limits.admit(caller, request, tokens)
+
+        return lambda held: self.answering.begin(asked, held, priority, admit)
 
     def needs_file(self, file_id: str) -> bool:
         """Whether a job or a batch that has not ended reads the file."""

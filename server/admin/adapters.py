@@ -18,7 +18,6 @@ from adapters.files.validate import CONFIG
 from adapters.registry import Adapter, Alias
 from adapters.store import TAKEN
 from server.admin.body import Body
-from server.http.identity import Administrator
 from server.services import Services, Use
 
 router = APIRouter(prefix="/admin/adapters")
@@ -35,7 +34,7 @@ class AdapterRequest(Body):
 
 
 @router.post("")
-async def register(request: Request, use: Use, administrator: Administrator) -> dict[str, Any]:
+async def register(request: Request, use: Use) -> dict[str, Any]:
     """Register an adapter: JSON `{"name", "path"}` with a path under an allowed folder, or a multipart upload.
 
     The upload has a field `name` and the files of PEFT's save_pretrained: `adapter_config.json`,
@@ -52,44 +51,44 @@ async def register(request: Request, use: Use, administrator: Administrator) -> 
 
 
 @router.get("")
-def list_adapters(use: Use, administrator: Administrator) -> dict[str, Any]:
+def list_adapters(use: Use) -> dict[str, Any]:
     """All adapters, oldest first, with their state: registered, loading, ready or failed."""
     aliases = use.catalog.registry.aliases()
     return {"object": "list", "data": [_wire(adapter, aliases, use) for adapter in use.catalog.registry.list()]}
 
 
 @router.get("/{name:path}")
-def retrieve(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def retrieve(name: str, use: Use) -> dict[str, Any]:
     """One adapter, with its state."""
     return _wire(use.catalog.registry.get(name), use.catalog.registry.aliases(), use)
 
 
 @router.post("/{name:path}/load")
-async def load(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+async def load(name: str, use: Use) -> dict[str, Any]:
     """Load an adapter before its first request; answers when it is ready."""
     return await _answer(await use.catalog.load(name), use)
 
 
 @router.post("/{name:path}/unload")
-async def unload(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+async def unload(name: str, use: Use) -> dict[str, Any]:
     """Free an adapter's memory once its running requests have ended; the next request loads it again."""
     return await _answer(await use.catalog.unload(name), use)
 
 
 @router.post("/{name:path}/pin")
-async def pin(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+async def pin(name: str, use: Use) -> dict[str, Any]:
     """Load an adapter and keep it in memory, also after a restart; `max_cpu_loras - max_loras` at most."""
     return await _answer(await use.catalog.pin(name), use)
 
 
 @router.post("/{name:path}/unpin")
-async def unpin(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+async def unpin(name: str, use: Use) -> dict[str, Any]:
     """Let an adapter be evicted again."""
     return await _answer(await use.catalog.unpin(name), use)
 
 
 @router.delete("/{name:path}")
-async def remove(name: str, use: Use, administrator: Administrator, force: bool = False) -> dict[str, Any]:
+async def remove(name: str, use: Use, force: bool = False) -> dict[str, Any]:
     """Remove an adapter once its requests have ended; refused while an alias points at it, unless `?force=true`."""
     await use.catalog.remove(name, force=force)
     return {"id": name, "object": "adapter", "deleted": True}

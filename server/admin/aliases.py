@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field
 from adapters.errors import InvalidAlias
 from adapters.registry import Alias
 from server.admin.body import Body, without_nulls
-from server.http.identity import Administrator
 from server.services import Use
 
 router = APIRouter(prefix="/admin/adapters/aliases")
@@ -21,19 +20,19 @@ class AliasRequest(Body):
 
 
 @router.get("")
-def list_aliases(use: Use, administrator: Administrator) -> dict[str, Any]:
+def list_aliases(use: Use) -> dict[str, Any]:
     """All aliases, oldest first."""
     return {"object": "list", "data": [_wire(alias) for alias in use.catalog.registry.aliases()]}
 
 
 @router.get("/{name:path}")
-def retrieve(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def retrieve(name: str, use: Use) -> dict[str, Any]:
     """One alias: where it points, and where it pointed before."""
     return _wire(use.catalog.registry.alias(name))
 
 
 @router.put("/{name:path}")
-def point(name: str, body: AliasRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+def point(name: str, body: AliasRequest, use: Use) -> dict[str, Any]:
     """Make or move an alias: `{"weights": {"ft:…:v2": 100}}`. New requests go there; running ones end as they began.
 
     Several versions share the traffic by weight, and a request's `user` always gets the same one. Beside an alias
@@ -43,7 +42,7 @@ def point(name: str, body: AliasRequest, use: Use, administrator: Administrator)
 
 
 @router.post("/{name:path}/rollback")
-def roll_back(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def roll_back(name: str, use: Use) -> dict[str, Any]:
     """Point an alias where it pointed before."""
     previous = use.catalog.registry.alias(name).previous
     if previous is None:
@@ -52,7 +51,7 @@ def roll_back(name: str, use: Use, administrator: Administrator) -> dict[str, An
 
 
 @router.delete("/{name:path}")
-def remove(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def remove(name: str, use: Use) -> dict[str, Any]:
     """Remove an alias; its versions stay."""
     use.catalog.remove_alias(name)
     return {"id": name, "object": "alias", "deleted": True}

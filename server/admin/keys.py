@@ -6,7 +6,6 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from server.admin.body import Body
-from server.http.identity import Administrator
 from server.services import Use
 from server.state.keys import Key
 
@@ -21,20 +20,20 @@ class KeyRequest(Body):
 
 
 @router.post("")
-def create(body: KeyRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+def create(body: KeyRequest, use: Use) -> dict[str, Any]:
     """Make a key; its secret stands in this answer and nowhere else."""
     key, secret = use.keys.create(body.name, admin=body.admin)
     return {**_wire(key), "secret": secret}
 
 
 @router.get("")
-def list_keys(use: Use, administrator: Administrator) -> dict[str, Any]:
+def list_keys(use: Use) -> dict[str, Any]:
     """All keys, without their secrets."""
     return {"object": "list", "data": [_wire(key) for key in use.keys.list()]}
 
 
 @router.delete("/{key_id}")
-def revoke(key_id: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def revoke(key_id: str, use: Use) -> dict[str, Any]:
     """Revoke a key; it stops working at once here, within five seconds in other processes."""
     use.keys.revoke(key_id)
     return {"id": key_id, "object": "key", "deleted": True}

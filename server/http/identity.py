@@ -1,14 +1,15 @@
 """Who is calling: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import Forbidden, Unauthorized
-from server.services import Services
-from server.state.keys import Key
+from server.state.keys import Key, Keys
 
 LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
 GUARDED = ("/v1", "/admin")
@@ -17,25 +18,32 @@ GUARDED = ("/v1", "/admin")
 class Identity:
     """Finds the caller's key before the body is read: who has none cannot fill the disk with uploads."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, keys: Callable[[Any], Keys | None]) -> None:
+        """Make one.
+
+        Args:
+            keys: of the running application; None where whoever can reach it may do everything.
+        """
         self._app = app
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and f"{scope['path']}/".startswith(tuple(f"{path}/" for path in GUARDED)):
             state = scope.setdefault("state", {})
             if "caller" not in state:  # a batch's lines come from within, and bring theirs
-                state["caller"] = _identify(Headers(scope=scope), scope["app"].state.services)
+                state["caller"] = await _identify(Headers(scope=scope), self._keys(scope["app"]))
         await self._app(scope, receive, send)
 
 
-def _identify(headers: Headers, use: Services) -> Key:
-    if use.settings.no_auth:
+async def _identify(headers: Headers, keys: Keys | None) -> Key:
+    if keys is None:
         return LOCAL
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthorized("You didn't provide an API key. Send it in the header `Authorization: Bearer YOUR_KEY`.")
-    key = use.keys.check(secret.strip())
+    secret = secret.strip()
+    key = keys.recent(secret) or await asyncio.to_thread(keys.check, secret)
     if key is None:
         shown = f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"
         raise Unauthorized(f"Incorrect API key provided: {shown}. `tuneport keys create` makes a new one.")
@@ -66,4 +74,5 @@ async def administrator(key: Annotated[Key, Depends(caller)]) -> Key:
 
 
 Caller = Annotated[Key, Depends(caller)]
-Administrator = Annotated[Key, Depends(administrator)]
+CALLER = Depends(caller)  # of a whole router: app.py puts one of the two on each
+ADMINISTRATOR = Depends(administrator)

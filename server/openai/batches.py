@@ -5,7 +5,6 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 from server.errors import InvalidRequest
-from server.http.identity import Caller
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Use
@@ -29,7 +28,7 @@ class BatchRequest(Description):
 
 
 @router.post("")
-async def create(body: BatchRequest, use: Use, caller: Caller) -> dict[str, Any]:
+async def create(body: BatchRequest, use: Use) -> dict[str, Any]:
     """Queue a file of requests."""
     file = use.files.get(body.input_file_id)
     if file.purpose != "batch":
@@ -41,19 +40,19 @@ async def create(body: BatchRequest, use: Use, caller: Caller) -> dict[str, Any]
 
 
 @router.get("", dependencies=[Known])
-def list_batches(use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def list_batches(use: Use, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """All batches, newest first."""
     return page(use.batches.list(), after, limit, _wire)
 
 
 @router.get("/{batch_id}")
-def retrieve(batch_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def retrieve(batch_id: str, use: Use) -> dict[str, Any]:
     """One batch."""
     return _wire(use.batches.get(batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def cancel(batch_id: str, use: Use) -> dict[str, Any]:
     """Have a batch end with the answers it has."""
     return _wire(use.batches.cancel(batch_id))
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import AdapterNotFound
 from server.errors import InvalidRequest
-from server.http.identity import Caller
 from server.openai import differences
 from server.services import Use
 
@@ -36,7 +35,7 @@ class EmbeddingRequest(BaseModel):
 
 
 @router.post("/v1/embeddings")
-async def create(body: EmbeddingRequest, request: Request, use: Use, caller: Caller) -> dict[str, Any]:
+async def create(body: EmbeddingRequest, request: Request, use: Use) -> dict[str, Any]:
     """Embed texts."""
     differences.refuse("embeddings", await request.json())
     if body.model != use.embedder.name:

@@ -6,7 +6,6 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from server.errors import InvalidRequest
-from server.http.identity import Caller
 from server.http.wording import mended
 from server.openai.lists import After, Known, page
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
@@ -21,7 +20,6 @@ Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "ev
 @router.post("")
 def create(
     use: Use,
-    caller: Caller,
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
@@ -40,7 +38,6 @@ def create(
 @router.get("", dependencies=[Known])
 def list_files(
     use: Use,
-    caller: Caller,
     purpose: str | None = None,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -52,13 +49,13 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def retrieve(file_id: str, use: Use) -> dict[str, Any]:
     """One file's description."""
     return wire(use.files.get(file_id))
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, use: Use, caller: Caller) -> FileResponse:
+def content(file_id: str, use: Use) -> FileResponse:
     """One file's bytes."""
     file = use.files.get(file_id)
     name = file.filename.replace("\\", "/").rpartition("/")[2]  # a folder of the sender's is none of the receiver's
@@ -66,7 +63,7 @@ def content(file_id: str, use: Use, caller: Caller) -> FileResponse:
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def delete(file_id: str, use: Use) -> dict[str, Any]:
     """Delete a file that no waiting or running job or batch needs."""
     if use.needs_file(file_id):
         raise InvalidRequest(f"{file_id} is needed by a job or batch that has not ended; cancel that first", "file_id")

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from server.errors import InvalidRequest
-from server.http.identity import Administrator, Caller
+from server.http.identity import ADMINISTRATOR
 from server.inference.catalog import Entry
 from server.services import Services, Use
 
@@ -13,19 +13,19 @@ router = APIRouter()
 
 
 @router.get("/v1/models")
-def list_models(use: Use, caller: Caller) -> dict[str, Any]:
+def list_models(use: Use) -> dict[str, Any]:
     """All models, the base first, the embedding model last."""
     return {"object": "list", "data": [_wire(model) for model in (*use.catalog.list(), _embedder(use))]}
 
 
 @router.get("/v1/models/{name:path}")
-def retrieve(name: str, use: Use, caller: Caller) -> dict[str, Any]:
+def retrieve(name: str, use: Use) -> dict[str, Any]:
     """One model; the SDK sends a name's slashes encoded or not."""
     return _wire(_embedder(use) if name == use.embedder.name else use.catalog.get(name))
 
 
-@router.delete("/v1/models/{name:path}")
-async def delete(name: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+@router.delete("/v1/models/{name:path}", dependencies=[ADMINISTRATOR])
+async def delete(name: str, use: Use) -> dict[str, Any]:
     """Delete a fine-tuned model, once its running requests have ended, or an alias."""
     if name in (use.catalog.base.name, use.embedder.name):
         raise InvalidRequest(f"{name} is the server's own model; only fine-tuned models can be deleted", "model")

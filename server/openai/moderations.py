@@ -3,13 +3,12 @@
 from fastapi import APIRouter
 
 from server.errors import InvalidRequest
-from server.http.identity import Caller
 
 router = APIRouter()
 
 
 @router.post("/v1/moderations")
-def create(caller: Caller) -> None:
+def create() -> None:
     """Refuse.
 
     Raises:

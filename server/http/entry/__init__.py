@@ -30,7 +30,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         "/admin/adapters": settings.max_adapter_bytes,
     }
     app.add_middleware(Bodies, max_body_bytes=settings.max_body_bytes, uploads=uploads)
-    app.add_middleware(Identity)
+    app.add_middleware(Identity, keys=lambda app: None if settings.no_auth else app.state.services.keys)
     app.add_middleware(Urls)
     app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
     if settings.cors_origins:

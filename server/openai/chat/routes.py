@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request, Response
 from adapters import template
 from server.http import statuses
 from server.http.identity import Caller
-from server.inference.answering import Asked, Generation, respond, size
+from server.http.streaming import respond, size
+from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather
 from server.inference.catalog import Model
 from server.openai import differences
@@ -58,7 +59,9 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
 
-    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+    return await respond(
+        request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
+    )
 
 
 def _choice(index: int, answer: Answer) -> dict[str, Any]:

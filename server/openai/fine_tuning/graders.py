@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
-from server.http.identity import Caller
 from server.services import Use
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
@@ -35,13 +34,13 @@ class RunRequest(ValidateRequest):
 
 
 @router.post("/validate")
-def validate(body: ValidateRequest, caller: Caller) -> dict[str, Any]:
+def validate(body: ValidateRequest) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
     return {"grader": body.grader.model_dump()}
 
 
 @router.post("/run")
-async def run(body: RunRequest, use: Use, caller: Caller) -> dict[str, Any]:
+async def run(body: RunRequest, use: Use) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
     if not use.graders.available_tokens:

@@ -73,7 +73,6 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
 def list_jobs(
     request: Request,
     use: Use,
-    caller: Caller,
     after: After = None,
     limit: Limit = 20,
     metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
@@ -86,31 +85,31 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def retrieve(job_id: str, use: Use) -> dict[str, Any]:
     """One job."""
     return _wire(use.jobs.get(job_id), use)
 
 
 @router.post("/{job_id}/cancel")
-async def cancel(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+async def cancel(job_id: str, use: Use) -> dict[str, Any]:
     """Cancel a job that has not ended."""
     return _wire(await use.queue.cancel(job_id), use)
 
 
 @router.post("/{job_id}/pause")
-async def pause(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+async def pause(job_id: str, use: Use) -> dict[str, Any]:
     """Stop a job's trainer after a last checkpoint; `resume` goes on from there."""
     return _wire(await use.queue.pause(job_id), use)
 
 
 @router.post("/{job_id}/resume")
-async def resume(job_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+async def resume(job_id: str, use: Use) -> dict[str, Any]:
     """Queue a paused job again."""
     return _wire(await use.queue.resume(job_id), use)
 
 
 @router.get("/{job_id}/events", dependencies=[Known])
-def events(job_id: str, use: Use, caller: Caller, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def events(job_id: str, use: Use, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """What happened, newest first."""
     directory = use.jobs.directory(use.jobs.get(job_id).id)
     identifier = job_id.removeprefix("ftjob-")
@@ -122,7 +121,7 @@ def events(job_id: str, use: Use, caller: Caller, after: After = None, limit: Li
 
 
 @router.get("/{job_id}/checkpoints", dependencies=[Known])
-def checkpoints(job_id: str, use: Use, caller: Caller, after: After = None, limit: Limit = 10) -> dict[str, Any]:
+def checkpoints(job_id: str, use: Use, after: After = None, limit: Limit = 10) -> dict[str, Any]:
     """The checkpoints of a job that succeeded, newest first; each can be called under its name."""
     row = use.jobs.get(job_id)
     outcome = use.jobs.directory(job_id).outcome()
@@ -146,7 +145,7 @@ Form = Annotated[Literal["json", "markdown"], Query(description="As JSON, or as 
 
 
 @router.get("/{job_id}/data_report")
-def data_report(job_id: str, use: Use, caller: Caller, format: Form = "json") -> Response:
+def data_report(job_id: str, use: Use, format: Form = "json") -> Response:
     """What was found in the training file; there as soon as it was read."""
     path = use.jobs.directory(use.jobs.get(job_id).id).data_report
     if not path.exists():
@@ -161,7 +160,6 @@ def data_report(job_id: str, use: Use, caller: Caller, format: Form = "json") ->
 def report(
     job_id: str,
     use: Use,
-    caller: Caller,
     format: Annotated[
         Literal["html", "markdown", "json"], Query(description="A page, Markdown, or the figures.")
     ] = "html",

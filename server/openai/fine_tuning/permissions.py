@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from server.http.identity import Administrator
+from server.http.identity import ADMINISTRATOR
 from server.openai.lists import After, Known, Limit, page
 from server.services import Use
 from server.state.permissions import Permission
 from training.wire import Description
 
-router = APIRouter(prefix="/v1/fine_tuning/checkpoints")
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints", dependencies=[ADMINISTRATOR])
 
 
 class PermissionRequest(Description):
@@ -27,7 +27,7 @@ class PermissionRequest(Description):
 
 
 @router.post("/{checkpoint:path}/permissions")
-def create(checkpoint: str, body: PermissionRequest, use: Use, administrator: Administrator) -> dict[str, Any]:
+def create(checkpoint: str, body: PermissionRequest, use: Use) -> dict[str, Any]:
     """Allow projects; one that is allowed already stays so."""
     name = use.catalog.get(checkpoint).name
     made = [use.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
@@ -38,7 +38,6 @@ def create(checkpoint: str, body: PermissionRequest, use: Use, administrator: Ad
 def list_permissions(
     checkpoint: str,
     use: Use,
-    administrator: Administrator,
     after: After = None,
     limit: Limit = 10,
     order: Annotated[Literal["ascending", "descending"], Query(description="By time.")] = "descending",
@@ -51,7 +50,7 @@ def list_permissions(
 
 
 @router.delete("/{checkpoint:path}/permissions/{permission_id}")
-def delete(checkpoint: str, permission_id: str, use: Use, administrator: Administrator) -> dict[str, Any]:
+def delete(checkpoint: str, permission_id: str, use: Use) -> dict[str, Any]:
     """Withdraw a permission."""
     use.permissions.withdraw(use.catalog.get(checkpoint).name, permission_id)
     return {"id": permission_id, "object": "checkpoint.permission", "deleted": True}

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from adapters import template
 from server.errors import InvalidRequest
 from server.http.identity import Caller
-from server.inference.answering import Asked, Generation, respond, size
+from server.http.streaming import respond, size
+from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
 from server.inference.catalog import Model
 from server.openai import differences
@@ -87,13 +88,13 @@ async def create(body: wire.ResponseRequest, request: Request, use: Use, caller:
     characters = size(request) + sum(len(turn["content"]) for turn in turns)
     held = body.guide_field() or "text.format"
     asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", held, tools)
-    return await respond(asked, request, use, caller, whole=whole, events=events if body.stream else None)
+    return await respond(
+        request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
+    )
 
 
 @router.get("/{response_id}")
-def retrieve(
-    response_id: str, use: Use, caller: Caller, stream: Annotated[bool | None, Query()] = None
-) -> dict[str, Any]:
+def retrieve(response_id: str, use: Use, stream: Annotated[bool | None, Query()] = None) -> dict[str, Any]:
     """A response that was kept."""
     if stream:
         raise InvalidRequest("only responses in the background can be streamed again; leave 'stream' out", "stream")
@@ -101,14 +102,14 @@ def retrieve(
 
 
 @router.delete("/{response_id}")
-def delete(response_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def delete(response_id: str, use: Use) -> dict[str, Any]:
     """Forget a response."""
     use.responses.delete(response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
 @router.post("/{response_id}/cancel")
-def cancel(response_id: str, use: Use, caller: Caller) -> dict[str, Any]:
+def cancel(response_id: str, use: Use) -> dict[str, Any]:
     """Only responses in the background can be cancelled, and there are none."""
     use.responses.get(response_id)
     raise InvalidRequest("Cannot cancel a synchronous response.")
@@ -118,7 +119,6 @@ def cancel(response_id: str, use: Use, caller: Caller) -> dict[str, Any]:
 def input_items(
     response_id: str,
     use: Use,
-    caller: Caller,
     after: After = None,
     limit: Limit = 20,
     order: Literal["asc", "desc"] = "desc",
