@@ -32,6 +32,7 @@ from server.inference.embedder import Embedder
 from server.inference.engine import Engine
 from server.inference.residency import Residency
 from server.inference.supervisor import Supervisor
+from server.jobs.creation import Creation
 from server.jobs.placement import Placement
 from server.jobs.preparation import Preparation
 from server.jobs.processes import Trainers
@@ -152,6 +153,9 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         embedder=Embedder(settings.embedding_model),
         jobs=jobs,
         queue=queue,
+        creation=Creation(
+            jobs, stored, catalog, queue, settings.organization, full_models=settings.max_full_models > 0
+        ),
         metrics=metrics,
         limits=RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
         registrations=CapacityLimiter(REGISTRATIONS),

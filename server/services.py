@@ -15,6 +15,7 @@ from server.inference.catalog import Catalog
 from server.inference.embedder import Embedder
 from server.inference.engine import Engine
 from server.inference.supervisor import Supervisor
+from server.jobs.creation import Creation
 from server.jobs.queue import JobQueue
 from server.metrics import Metrics
 from server.settings import Settings
@@ -46,6 +47,7 @@ class Services:
     embedder: Embedder
     jobs: Jobs
     queue: JobQueue
+    creation: Creation
     metrics: Metrics
     limits: RateLimits
     registrations: CapacityLimiter

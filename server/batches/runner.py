@@ -56,8 +56,9 @@ class BatchRunner:
             await asyncio.wait({self._loop})
 
     def changed(self) -> None:
-        """Look at the queue again."""
-        self._changed.set()
+        """Look at the queue again; from any thread."""
+        if self._loop is not None:
+            self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 
     async def _work(self, app: ASGIApp) -> None:
         transport = httpx.ASGITransport(app)
@@ -92,14 +93,14 @@ class BatchRunner:
             source = (await asyncio.to_thread(self._files.get, row.input_file)).path
         except NotFound as error:
             found = [{"code": "invalid_file", "line": None, "message": str(error), "param": "input_file_id"}]
-            self._batches.move(row.id, "failed", errors=found)
+            await asyncio.to_thread(self._batches.move, row.id, "failed", errors=found)
             return
         if row.status == "validating":
             total, found = await asyncio.to_thread(lines.check, source, row.endpoint)
             if found:
-                self._batches.move(row.id, "failed", unless=("cancelling",), errors=found)
+                await asyncio.to_thread(self._batches.move, row.id, "failed", unless=("cancelling",), errors=found)
                 return
-            self._batches.move(row.id, "in_progress", unless=("cancelling",), total=total)
+            await asyncio.to_thread(self._batches.move, row.id, "in_progress", unless=("cancelling",), total=total)
         folder = self._root / row.id
         answers = await asyncio.to_thread(Answers, folder / "answers.jsonl")
         try:
@@ -107,13 +108,19 @@ class BatchRunner:
             await asyncio.to_thread(self._finish, row, source, answers, ended)
         finally:
             answers.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _answer(self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient) -> str:
         """Answer what is not answered yet, until all is, the batch is cancelled, or its time is over."""
 
+        one_at_a_time = asyncio.Lock()
+
+        async def take() -> Line | None:
+            async with one_at_a_time:  # a line may be megabytes, and is read beside the loop
+                return await asyncio.to_thread(next, waiting, None)
+
         async def work() -> None:
-            for line in waiting:
+            while (line := await take()) is not None:
                 if line.custom_id not in answers.done:
                     answers.add(await _ask(client, row.endpoint, line))
 
@@ -123,7 +130,7 @@ class BatchRunner:
             while pending:
                 _, pending = await asyncio.wait(pending, timeout=POLL_SECONDS)
                 now = await asyncio.to_thread(self._batches.get, row.id)
-                self._batches.count(row.id, _counts(now.total, answers))
+                await asyncio.to_thread(self._batches.count, row.id, _counts(now.total, answers))
                 if now.status == "cancelling":
                     return "cancelled"
                 if now.expires_at <= time.time():

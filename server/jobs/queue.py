@@ -75,8 +75,9 @@ class JobQueue:
         self._changed.set()
 
     def wake(self) -> None:
-        """Look at the queue now; call it after a job was created."""
-        self._changed.set()
+        """Look at the queue now, for a job was created; from any thread."""
+        if self._loop is not None:
+            self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 
     async def cancel(self, job_id: str) -> JobRow:
         """Cancel a job, waiting or running; its trainer is gone within seconds.

@@ -28,7 +28,7 @@ class BatchRequest(Description):
 
 
 @router.post("")
-async def create(body: BatchRequest, use: Use) -> dict[str, Any]:
+def create(body: BatchRequest, use: Use) -> dict[str, Any]:
     """Queue a file of requests."""
     file = use.files.get(body.input_file_id)
     if file.purpose != "batch":

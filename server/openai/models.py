@@ -1,5 +1,6 @@
 """`GET /v1/models`, `GET` and `DELETE /v1/models/{id}`: the base, every `ft:` model, and the embedding model."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -30,7 +31,7 @@ async def delete(name: str, use: Use) -> dict[str, Any]:
     if name in (use.catalog.base.name, use.embedder.name):
         raise InvalidRequest(f"{name} is the server's own model; only fine-tuned models can be deleted", "model")
     if use.catalog.is_alias(name):
-        use.catalog.remove_alias(name)
+        await asyncio.to_thread(use.catalog.remove_alias, name)
     else:
         await use.catalog.remove(name)
     return {"id": name, "object": "model", "deleted": True}

@@ -1,7 +1,7 @@
 """Rows of fine-tuning jobs, and the steps their status may take."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,38 @@ class JobRow(Base):
 
 
 @dataclass(frozen=True)
+class NewJob:
+    """What a job is made of, checked.
+
+    Attributes:
+        retention_file: questions that the result must still answer; named in the request's metadata.
+        accept_findings: train also on rows that the data report finds fault with.
+        integrations: OpenAI's, one at most.
+        labels: OpenAI's `metadata`.
+    """
+
+    model: str
+    training_file: str
+    method: Method
+    seed: int
+    gate: Gate = field(default_factory=Gate)
+    validation_file: str | None = None
+    retention_file: str | None = None
+    accept_findings: bool = False
+    integrations: list[dict[str, Any]] = field(default_factory=list)
+    labels: dict[str, str] | None = None
+
+    def files(self) -> dict[str, str]:
+        """The files it needs, by the request's field."""
+        named = {
+            "training_file": self.training_file,
+            "validation_file": self.validation_file,
+            "metadata.retention_file": self.retention_file,
+        }
+        return {param: file_id for param, file_id in named.items() if file_id is not None}
+
+
+@dataclass(frozen=True)
 class Mark:
     """What a list is filtered by, without the rest of a row."""
 
@@ -65,40 +97,29 @@ class Jobs:
         """The job's directory; it may not exist yet."""
         return JobDirectory(self._root / job_id)
 
-    def create(
-        self,
-        job_id: str,
-        *,
-        model: str,
-        parent: str | None,
-        training_file: str,
-        validation_file: str | None,
-        retention_file: str | None,
-        result_name: str,
-        seed: int,
-        method: Method,
-        gate: Gate,
-        accept_findings: bool,
-        integrations: list[dict[str, Any]],
-        labels: dict[str, str] | None,
-    ) -> JobRow:
-        """Queue a job."""
+    def create(self, job_id: str, job: NewJob, parent: str | None, result_name: str) -> JobRow:
+        """Queue a job.
+
+        Args:
+            parent: the adapter that it goes on from; None for the base.
+            result_name: of the model to come.
+        """
         values: dict[str, Any] = {
             "id": job_id,
             "status": Status.QUEUED,
-            "model": model,
+            "model": job.model,
             "parent": parent,
-            "training_file": training_file,
-            "validation_file": validation_file,
-            "retention_file": retention_file,
+            "training_file": job.training_file,
+            "validation_file": job.validation_file,
+            "retention_file": job.retention_file,
             "result_name": result_name,
-            "seed": seed,
-            "hyperparameters": method.hyperparameters.model_dump(),
-            "method": method.model_dump(),
-            "gate": gate.model_dump(),
-            "accept_findings": accept_findings,
-            "integrations": integrations,
-            "labels": labels,
+            "seed": job.seed,
+            "hyperparameters": job.method.hyperparameters.model_dump(),
+            "method": job.method.model_dump(),
+            "gate": job.gate.model_dump(),
+            "accept_findings": job.accept_findings,
+            "integrations": job.integrations,
+            "labels": job.labels,
             "created_at": int(time.time()),
         }
         self._insert(values)

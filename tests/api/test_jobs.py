@@ -11,9 +11,10 @@ import openai
 import pytest
 
 from adapters.base import BaseModel
+from server.state.jobs import NewJob
 from tests.inprocess import InProcess, in_process
 from tests.scripted import ScriptedEngine
-from training.job import Gate, Supervised
+from training.job import Supervised
 
 MODEL = "SmolLM2-135M-Instruct"
 GRADER = {"type": "string_check", "name": "g\0\u2028", "input": "a", "reference": "\u202eb", "operation": "eq"}
@@ -122,25 +123,17 @@ def test_what_went_away_while_a_job_waited_ends_it(
     lost: dict[str, Any], param: str, message: str, served: InProcess, http: httpx.Client, file_id: str
 ) -> None:
     job_id = f"ftjob-lost{param}"
-    given: dict[str, Any] = {
-        "parent": None,
-        "training_file": file_id,
-        "validation_file": None,
-        "retention_file": None,
-        **lost,
-    }
-    served.services.jobs.create(
-        job_id, model=MODEL, result_name=f"ft:m:o::{param}", seed=0, method=Supervised(), gate=Gate(),
-        accept_findings=False, integrations=[], labels=None, **given,
-    )  # fmt: skip
-    served.tell(served.services.queue.wake)
+    files = {field: file for field, file in lost.items() if field != "parent"}
+    job = NewJob(**{"model": MODEL, "training_file": file_id, "seed": 0, "method": Supervised(), **files})
+    served.services.jobs.create(job_id, job, lost.get("parent"), f"ft:m:o::{param}")
+    served.services.queue.wake()
     until = time.monotonic() + 30
-    while (job := http.get(f"/v1/fine_tuning/jobs/{job_id}").json())["status"] != "failed":
-        assert time.monotonic() < until, job
+    while (ended := http.get(f"/v1/fine_tuning/jobs/{job_id}").json())["status"] != "failed":
+        assert time.monotonic() < until, ended
         time.sleep(0.05)
-    assert job["error"]["code"] == f"invalid_{param}"
-    assert job["error"]["param"] == param
-    assert job["error"]["message"].startswith(message)
+    assert ended["error"]["code"] == f"invalid_{param}"
+    assert ended["error"]["param"] == param
+    assert ended["error"]["message"].startswith(message)
     events = http.get(f"/v1/fine_tuning/jobs/{job_id}/events").json()["data"]
     assert events[0]["message"].startswith(f"The job failed: {message}")
 

@@ -7,8 +7,9 @@ import httpx
 import openai
 import pytest
 
+from server.state.jobs import NewJob
 from tests.inprocess import InProcess
-from training.job import Gate, Supervised
+from training.job import Supervised
 
 LABELS: dict[str, dict[str, str] | None] = {
     "ftjob-red": {"team": "red", "run": "1"},
@@ -23,11 +24,8 @@ LABELS: dict[str, dict[str, str] | None] = {
 def labelled(served: InProcess) -> None:
     """Jobs that ended before a trainer could take them."""
     for job_id, labels in LABELS.items():
-        served.services.jobs.create(
-            job_id, model="m", parent=None, training_file="file-x", validation_file=None, retention_file=None,
-            result_name="ft:m:o::1", seed=0, method=Supervised(), gate=Gate(), accept_findings=False, integrations=[],
-            labels=labels,
-        )  # fmt: skip
+        job = NewJob(model="m", training_file="file-x", seed=0, method=Supervised(), labels=labels)
+        served.services.jobs.create(job_id, job, None, "ft:m:o::1")
         served.services.jobs.cancel(job_id)
 
 

@@ -1,25 +1,22 @@
 """`/v1/fine_tuning/jobs`: create, list, retrieve, cancel, pause, resume, events, checkpoints, reports."""
 
 import secrets
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from adapters import names
-from adapters.errors import InvalidName
-from server.errors import Forbidden, InvalidRequest, NotFound
+from server.errors import Forbidden, NotFound
 from server.http.identity import Caller
 from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
-from server.state.ids import random_id
-from server.state.jobs import JobRow
+from server.state.jobs import JobRow, NewJob
 from server.state.status import ACTIVE
 from training.data.findings import DataReport
 from training.directory import read_lines
-from training.job import Method, Result, Supervised
+from training.job import Result
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
@@ -27,46 +24,23 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 @router.post("")
 def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
-    method = body.wanted()
-    parent = _parent(body.model, use, method)
-    retention = body.label(RETENTION_FILE)
-    for param, file_id in (
-        ("training_file", body.training_file),
-        ("validation_file", body.validation_file),
-        (f"metadata.{RETENTION_FILE}", retention),
-    ):
-        if file_id is not None:
-            _check_file(use, file_id, param)
-    if method.type == "reinforcement" and body.validation_file is None:
-        raise InvalidRequest("a reinforcement job needs a validation_file", "validation_file")
-    _check_possible(method, use)
-    integrations = [one.model_dump() for one in body.integrations or []]
-    if len(integrations) > 1:
-        raise InvalidRequest("a run goes to one project of Weights & Biases; give one integration", "integrations")
-    if integrations and find_spec("wandb") is None:
-        raise InvalidRequest("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
-    gate = body.gate(use.settings.gate)
+    method, gate = body.wanted(), body.gate(use.settings.gate)
     asked = body.needs_admin(gate, use.settings.gate)
     if asked is not None and not caller.admin:
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
-    identifier = random_id("")
-    row = use.jobs.create(
-        f"ftjob-{identifier}",
+    job = NewJob(
         model=body.model,
-        parent=parent,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        retention_file=retention,
-        result_name=_result_name(use, body.suffix, identifier[:8]),
+        retention_file=body.label(RETENTION_FILE),
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         method=method,
         gate=gate,
         accept_findings=body.label(ACCEPT_FINDINGS) == "true",
-        integrations=integrations,
+        integrations=[one.model_dump() for one in body.integrations or []],
         labels=body.metadata,
     )
-    use.queue.wake()
-    return _wire(row, use)
+    return _wire(use.creation.create(job, body.suffix), use)
 
 
 @router.get("", dependencies=[Known])
@@ -174,62 +148,6 @@ def report(
     if not path.exists():
         raise NotFound(f"{job_id} has no report: it was not trained to the end")
     return FileResponse(path, media_type=media_type)
-
-
-def _result_name(use: Services, suffix: str | None, identifier: str) -> str:
-    """The name that the job's model will have.
-
-    Raises:
-        InvalidRequest: it would be too long.
-    """
-    try:
-        return names.mint(use.catalog.base.name, use.settings.organization, suffix, identifier)
-    except InvalidName as error:
-        raise InvalidRequest(f"the result's {error}; choose a shorter suffix", "suffix") from error
-
-
-def _parent(model: str, use: Services, method: Method) -> str | None:
-    """The adapter a job goes on from: None for the base.
-
-    Raises:
-        AdapterNotFound: there is no such model.
-        InvalidRequest: its adapter cannot be trained further in that way.
-    """
-    base = use.catalog.base.name
-    if model == base:
-        return None
-    name = use.catalog.get(model).name
-    if use.catalog.is_alias(name):
-        raise InvalidRequest(f"{model} is an alias; name the version to go on from", "model")
-    if isinstance(method, Supervised) and method.hyperparameters.weights == "full":
-        raise InvalidRequest(f"full fine-tuning starts from {base}, not from an adapter", "model")
-    if use.catalog.registry.get(name).full:
-        raise InvalidRequest(f"{model} is a full model; going on from one is not supported, start from {base}", "model")
-    return name
-
-
-def _check_possible(method: Method, use: Services) -> None:
-    """Refuse what this server could not train or serve."""
-    if not isinstance(method, Supervised):
-        return
-    wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
-    if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
-        raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
-    if wanted.keep == "model" and wanted.weights != "full":
-        raise InvalidRequest("keep: only full fine-tuning leaves a model; set weights to 'full'", f"{place}.keep")
-    if wanted.keep == "model" and not use.settings.max_full_models:
-        raise InvalidRequest(
-            "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
-        )
-
-
-def _check_file(use: Services, file_id: str, param: str) -> None:
-    try:
-        file = use.files.get(file_id)
-    except NotFound:
-        raise InvalidRequest(f"invalid {param}: {file_id} does not exist", param) from None
-    if file.purpose != "fine-tune":
-        raise InvalidRequest(f"invalid {param}: {file_id} has purpose {file.purpose!r}; expected 'fine-tune'", param)
 
 
 def _wire(row: JobRow, use: Services) -> dict[str, Any]:

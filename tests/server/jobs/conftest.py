@@ -16,7 +16,7 @@ from server.inference.catalog import Catalog
 from server.jobs.preparation import Preparation
 from server.jobs.publishing import Publishing
 from server.state.files import Files
-from server.state.jobs import JobRow, Jobs
+from server.state.jobs import JobRow, Jobs, NewJob
 from server.state.tables import migrate
 from tests.conftest import MakeAdapter
 from training.job import Gate, Supervised
@@ -35,11 +35,8 @@ class Parts:
     def queued(self, gate: Gate | None = None, parent: str | None = None, job_id: str = "ftjob-1") -> JobRow:
         """A job that waits."""
         file = self.files.create(io.BytesIO(b"{}"), "train.jsonl", "fine-tune")
-        return self.jobs.create(
-            job_id, model="m", result_name="ft:tiny:o::r", seed=0, method=Supervised(), gate=gate or Gate(),
-            parent=parent, accept_findings=False, integrations=[], labels=None, training_file=file.id,
-            validation_file=None, retention_file=None,
-        )  # fmt: skip
+        job = NewJob(model="m", training_file=file.id, method=Supervised(), seed=0, gate=gate or Gate())
+        return self.jobs.create(job_id, job, parent, "ft:tiny:o::r")
 
 
 @pytest.fixture

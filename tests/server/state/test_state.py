@@ -11,10 +11,11 @@ from sqlalchemy import Engine
 from adapters.database import connect
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.files import Files
-from server.state.jobs import Jobs
+from server.state.jobs import Jobs, NewJob
 from server.state.keys import Keys
+from server.state.status import Status
 from server.state.tables import migrate
-from training.job import Gate, Supervised
+from training.job import Supervised
 
 
 @pytest.fixture
@@ -102,27 +103,14 @@ def test_files_are_whole_or_not_there(database: Engine, tmp_path: Path) -> None:
 def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
     jobs = Jobs(database, tmp_path)
     for identifier in ("ftjob-1", "ftjob-2"):
-        jobs.create(
-            identifier,
-            model="m",
-            parent=None,
-            training_file="file-1",
-            validation_file=None,
-            retention_file=None,
-            result_name="ft:m",
-            seed=1,
-            method=Supervised(),
-            gate=Gate(),
-            accept_findings=False,
-            integrations=[],
-            labels={"team": "a"},
-        )
+        job = NewJob(model="m", training_file="file-1", seed=1, method=Supervised(), labels={"team": "a"})
+        jobs.create(identifier, job, None, "ft:m")
     assert [mark.id for mark in jobs.marks()] == ["ftjob-2", "ftjob-1"]
-    assert [row.id for row in jobs.with_status("queued")] == ["ftjob-1", "ftjob-2"]
-    assert jobs.advance("ftjob-1", "running")
+    assert [row.id for row in jobs.with_status(Status.QUEUED)] == ["ftjob-1", "ftjob-2"]
+    assert jobs.advance("ftjob-1", Status.RUNNING)
     assert jobs.uses_file("file-1")
     assert jobs.cancel("ftjob-1").finished_at is not None
-    assert not jobs.advance("ftjob-1", "succeeded", fine_tuned_model="ft:m")
+    assert not jobs.advance("ftjob-1", Status.SUCCEEDED, fine_tuned_model="ft:m")
     assert jobs.get("ftjob-1").fine_tuned_model is None
     with pytest.raises(InvalidRequest, match="already ended"):
         jobs.cancel("ftjob-1")
@@ -132,18 +120,15 @@ def test_jobs_created_at_once_get_a_number_each(database: Engine, tmp_path: Path
     jobs = Jobs(database, tmp_path / "jobs")
 
     def create(number: int) -> None:
-        jobs.create(
-            f"ftjob-{number}", model="m", parent=None, training_file="file-1", validation_file=None,
-            retention_file=None, result_name="ft:m:o::1", seed=0, method=Supervised(), gate=Gate(),
-            accept_findings=False, integrations=[], labels={"n": str(number)},
-        )  # fmt: skip
+        job = NewJob(model="m", training_file="file-1", seed=0, method=Supervised(), labels={"n": str(number)})
+        jobs.create(f"ftjob-{number}", job, None, "ft:m:o::1")
 
     with ThreadPoolExecutor(30) as pool:
         list(pool.map(create, range(60)))
     marks = jobs.marks()
     assert len(marks) == 60
     assert [row.id for row in jobs.several([mark.id for mark in marks[:3]])] == [mark.id for mark in marks[:3]]
-    assert sorted(row.number for row in jobs.with_status("queued")) == list(range(1, 61))
+    assert sorted(row.number for row in jobs.with_status(Status.QUEUED)) == list(range(1, 61))
 
 
 def test_a_nul_reaches_no_database(database: Engine, tmp_path: Path) -> None:

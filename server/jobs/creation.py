@@ -1,0 +1,104 @@
+"""From what a client asks to a job that waits: refused now is what could not be trained or served in an hour."""
+
+from importlib.util import find_spec
+
+from adapters import names
+from adapters.errors import InvalidName
+from server.errors import InvalidRequest, NotFound
+from server.inference.catalog import Catalog
+from server.jobs.queue import JobQueue
+from server.state.files import Files
+from server.state.ids import random_id
+from server.state.jobs import JobRow, Jobs, NewJob
+from training.job import Method, Supervised
+
+
+class Creation:
+    """Checks and queues jobs; their files' content is checked in the trainer, before anything is trained."""
+
+    def __init__(
+        self, jobs: Jobs, files: Files, catalog: Catalog, queue: JobQueue, organization: str, *, full_models: bool
+    ) -> None:
+        """Make one.
+
+        Args:
+            organization: stands in the results' names.
+            full_models: whether this server serves any.
+        """
+        self._jobs = jobs
+        self._files = files
+        self._catalog = catalog
+        self._queue = queue
+        self._organization = organization
+        self._full_models = full_models
+
+    def create(self, job: NewJob, suffix: str | None) -> JobRow:
+        """Queue a job.
+
+        Args:
+            suffix: of the result's name.
+
+        Raises:
+            AdapterNotFound: there is no such model to start from.
+            InvalidRequest: the job could not succeed.
+        """
+        parent = self._parent(job.model, job.method)
+        for param, file_id in job.files().items():
+            self._check_file(file_id, param)
+        if job.method.type == "reinforcement" and job.validation_file is None:
+            raise InvalidRequest("a reinforcement job needs a validation_file", "validation_file")
+        self._check_possible(job.method)
+        if len(job.integrations) > 1:
+            raise InvalidRequest("a run goes to one project of Weights & Biases; give one integration", "integrations")
+        if job.integrations and find_spec("wandb") is None:
+            raise InvalidRequest("the wandb integration is not installed here: install tuneport[wandb]", "integrations")
+        identifier = random_id("")
+        row = self._jobs.create(f"ftjob-{identifier}", job, parent, self._result_name(suffix, identifier[:8]))
+        self._queue.wake()
+        return row
+
+    def _parent(self, model: str, method: Method) -> str | None:
+        """The adapter a job goes on from: None for the base."""
+        base = self._catalog.base.name
+        if model == base:
+            return None
+        name = self._catalog.get(model).name
+        if self._catalog.is_alias(name):
+            raise InvalidRequest(f"{model} is an alias; name the version to go on from", "model")
+        if isinstance(method, Supervised) and method.hyperparameters.weights == "full":
+            raise InvalidRequest(f"full fine-tuning starts from {base}, not from an adapter", "model")
+        if self._catalog.registry.get(name).full:
+            raise InvalidRequest(
+                f"{model} is a full model; going on from one is not supported, start from {base}", "model"
+            )
+        return name
+
+    def _check_file(self, file_id: str, param: str) -> None:
+        try:
+            file = self._files.get(file_id)
+        except NotFound:
+            raise InvalidRequest(f"invalid {param}: {file_id} does not exist", param) from None
+        if file.purpose != "fine-tune":
+            raise InvalidRequest(
+                f"invalid {param}: {file_id} has purpose {file.purpose!r}; expected 'fine-tune'", param
+            )
+
+    def _check_possible(self, method: Method) -> None:
+        """Refuse what this server could not train or serve."""
+        if not isinstance(method, Supervised):
+            return
+        wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
+        if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
+            raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
+        if wanted.keep == "model" and wanted.weights != "full":
+            raise InvalidRequest("keep: only full fine-tuning leaves a model; set weights to 'full'", f"{place}.keep")
+        if wanted.keep == "model" and not self._full_models:
+            raise InvalidRequest(
+                "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
+            )
+
+    def _result_name(self, suffix: str | None, identifier: str) -> str:
+        try:
+            return names.mint(self._catalog.base.name, self._organization, suffix, identifier)
+        except InvalidName as error:
+            raise InvalidRequest(f"the result's {error}; choose a shorter suffix", "suffix") from error
