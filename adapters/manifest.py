@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapters import bounded
+from adapters.chat import bounded
 from adapters.errors import InvalidAdapter
 from adapters.files import documents
 

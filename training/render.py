@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapters import template
+from adapters.chat import template
 from training.data.messages import Message
 from training.data.reading import fail_on
 from training.data.rows import Example, Pair, Row, Task

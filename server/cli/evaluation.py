@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from adapters import template
+from adapters.chat import template
 from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData

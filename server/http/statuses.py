@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from adapters.chat.template import TemplateError
 from adapters.errors import (
     AdapterDamaged,
     AdapterInUse,
@@ -28,7 +29,6 @@ from adapters.errors import (
     NameTaken,
     TooManyAdapters,
 )
-from adapters.template import TemplateError
 from server.errors import (
     AdapterLoadFailed,
     ContextLengthExceeded,

@@ -15,8 +15,8 @@ from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from adapters import template
 from adapters.base import BaseModel
+from adapters.chat import template
 from demo import base, finetune
 from demo.tasks import TICKETS
 from tests import processes

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 from trl import SFTConfig, SFTTrainer
 
-from training.methods.answer_loss import AnswerLossTrainer
+from training.methods.kernels.answer_loss import AnswerLossTrainer
 
 ROWS = [
     {"input_ids": list(range(10, 30 + n)), "labels": [-100] * (8 + n) + list(range(18 + n, 30 + n))} for n in range(4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from training.methods import lora_layer
+from training.methods.kernels import lora_layer
 
 WIDTHS = (48, 40)
 

@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from adapters import template
+from adapters.chat import template
 from training import defaults
 from training.data.messages import Message
 from training.data.rows import Pair, Task

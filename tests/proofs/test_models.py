@@ -10,8 +10,8 @@ import openai
 from openai.lib.responses_tool_runner import RegisteredFunction, ResponsesToolRunner
 from openai.types.fine_tuning import FineTuningJob
 
-from adapters import template
 from adapters.base import BaseModel
+from adapters.chat import template
 from demo import base, finetune
 from demo.recipes import RECIPES
 from demo.recipes import job as recipe_job

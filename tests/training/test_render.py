@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from adapters import template
+from adapters.chat import template
 from training.data.rows import Example, Message, Pair, parse
 from training.errors import InvalidTrainingData
 from training.render import IGNORED, render, render_all, render_pair, turns

@@ -11,14 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.data.answers import AnswerLengths, Boilerplate, Imbalance
-from training.data.duplicates import Contradictions, Duplicates
+from training.data.checks.answers import AnswerLengths, Boilerplate, Imbalance
+from training.data.checks.duplicates import Contradictions, Duplicates
+from training.data.checks.languages import Languages
+from training.data.checks.private import PersonalData, Secrets
+from training.data.checks.tokens import Tokens
 from training.data.findings import Check, DataReport, Finding, Lengths, found
 from training.data.jsonl import NotJsonLines, lines, quoted
-from training.data.languages import Languages
-from training.data.private import PersonalData, Secrets
 from training.data.rows import Example, Row, parse
-from training.data.tokens import Tokens
 from training.defaults import MIN_ROWS
 from training.kinds import Kind
 

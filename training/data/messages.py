@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters import template
+from adapters.chat import template
 from training.data.jsonl import quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -68,7 +68,7 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
     """The model with a new adapter, or with the parent's to go on with."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    from training.methods import lora_layer
+    from training.methods.kernels import lora_layer
 
     config: Any
     if job.parent is None:

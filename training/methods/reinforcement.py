@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from adapters import template
+from adapters.chat import template
 from training.data.rows import Task
 from training.defaults import Resolved
 from training.directory import JobDirectory

@@ -20,7 +20,7 @@ from training.defaults import Resolved
 from training.directory import JobDirectory
 from training.job import TrainingJob
 from training.methods import full, models, replay
-from training.methods.answer_loss import AnswerLossTrainer
+from training.methods.kernels.answer_loss import AnswerLossTrainer
 from training.methods.loop.progress import Progress
 from training.methods.loop.resume import EarlyStopping, newest
 from training.methods.outcome import Trained, finished

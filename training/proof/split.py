@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from training.data.duplicates import Near, signature
+from training.data.checks.duplicates import Near, signature
 from training.data.messages import Message
 from training.data.rows import Example, Pair, Row
 from training.defaults import MAX_PROOF_ROWS, MAX_SELECTION_ROWS, PROOF_SHARE, SELECTION_SHARE

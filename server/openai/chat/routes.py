@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from adapters import template
+from adapters.chat import template
 from server.http import statuses
 from server.http.identity import Caller
 from server.http.streaming import respond, size

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from adapters import template
+from adapters.chat import template
 from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.http.streaming import respond, size

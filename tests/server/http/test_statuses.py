@@ -6,8 +6,8 @@ import json
 import pytest
 from fastapi.responses import JSONResponse
 
+import adapters.chat.template
 import adapters.errors
-import adapters.template
 import server.errors
 import training.graders.sandbox
 from adapters.errors import AdapterNotFound, InvalidAdapter
@@ -17,7 +17,7 @@ from server.http.statuses import TABLE, describe, event
 BASES = (adapters.errors.AdapterError, server.errors.ServerError)
 CONCRETE = [
     kind
-    for module in (adapters.errors, adapters.template, server.errors, training.graders.sandbox)
+    for module in (adapters.errors, adapters.chat.template, server.errors, training.graders.sandbox)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, Exception) and kind not in BASES and kind.__module__ == module.__name__
 ]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from adapters import bounded
-from adapters.template import CUT, TemplateError, encode, encode_all, render
+from adapters.chat import bounded
+from adapters.chat.template import CUT, TemplateError, encode, encode_all, render
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 

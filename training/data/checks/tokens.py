@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from adapters import template
+from adapters.chat import template
 from training.data.findings import Finding, Lengths, found
 from training.data.messages import Message
 from training.data.rows import Example, Pair, Row

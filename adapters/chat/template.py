@@ -12,7 +12,7 @@ from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from adapters import bounded
+from adapters.chat import bounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

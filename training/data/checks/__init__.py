@@ -1,0 +1,1 @@
+"""What a file is looked at for, one check a class: each sees every row once."""
