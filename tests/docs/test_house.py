@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from tests.conftest import ROOT
 
 WAITING = {"run", "call", "check_call", "check_output"}
@@ -19,3 +21,9 @@ def test_whatever_a_test_starts_has_a_limit() -> None:
                 limited = any(word.arg == "timeout" for word in node.keywords)
                 assert node.func.attr not in WAITING or limited, where
                 assert node.func.attr != "Popen" or file.name in OWN_LIMIT, where
+
+
+@pytest.mark.parametrize("top", ["server", "training", "adapters", "bench", "demo", "tests"])
+def test_no_file_is_longer_than_400_lines(top: str) -> None:
+    for file in ROOT.glob(f"{top}/**/*.py"):
+        assert len(file.read_text().splitlines()) <= 400, file
