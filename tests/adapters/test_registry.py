@@ -1,8 +1,7 @@
 import errno
 import os
-import random
+import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -142,33 +141,29 @@ except OSError as error:
     registry.register(NAME, source, owned_by="acme")
 
 
-def test_sigkill_at_any_moment_of_a_registration(
-    make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+REGISTER = """os.mkdir adapters/.staging/*
+open adapters/.staging/*/adapter_config.json
+open adapters/.staging/*/adapter_model.safetensors
+open adapters/.unsettled/*
+os.rename adapters/.staging/*
+INSERT INTO adapters
+commit
+os.remove adapters/.unsettled/*"""
+REMOVE = """open adapters/.unsettled/*
+DELETE FROM adapters
+commit
+os.remove adapter_config.json
+os.remove adapter_model.safetensors
+os.rmdir adapters/*
+os.remove adapters/.unsettled/*"""
+
+
+@pytest.mark.parametrize(("what", "changes"), [("register", REGISTER), ("remove", REMOVE)])
+def test_sigkill_before_every_change(
+    what: str, changes: str, make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
 ) -> None:
-    """Names and files agree after each of 15 kills: every name has its whole files, every file a name."""
-    sources = [make_adapter(tiny_base, seed=seed) for seed in range(4)]
-    code = f"""
-import itertools
-from pathlib import Path
-from tests.adapters.test_registry import open_registry
-from adapters.base import BaseModel
-sources = [Path(source) for source in {[str(source) for source in sources]!r}]
-registry = open_registry(Path({str(tmp_path)!r}), BaseModel.read(Path({str(tiny_base.path)!r})))
-print("ready", flush=True)
-for number in itertools.count():
-    name = f"ft:kill:{{number % 4}}"
-    registry.register(name, sources[number % 4], owned_by="acme")
-    if number % 3:
-        registry.remove(name)
-"""
-    chance = random.Random(0)
-    for _ in range(15):
-        with processes.started([sys.executable, "-c", code], cwd=ROOT) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(chance.random() * 0.15)
-        registry = open_registry(tmp_path, tiny_base)
-        for adapter in registry.list():
-            registry.store.verify(adapter.digest)
-        folders = {path.name for path in (tmp_path / "adapters").iterdir() if not path.name.startswith(".")}
-        assert folders == {adapter.digest for adapter in registry.list()}
+    command = [sys.executable, "-m", "tests.adapters.killed", str(tmp_path), str(tiny_base.path)]
+    run = processes.run([*command, str(make_adapter(tiny_base)), what], cwd=ROOT, limit_seconds=100)
+    assert run.returncode == 0, run.stderr
+    killed = re.sub(r"\btmp\w{8}\b|\b[0-9a-f]{64}\b", "*", run.stdout).split("\n")
+    assert sorted(filter(None, killed)) == sorted(changes.split("\n")), "a change without a kill before it"
