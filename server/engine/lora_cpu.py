@@ -149,7 +149,7 @@ class _Layer:
         self._a_stacked, self._b_stacked, self._scale = a_stacked, b_stacked, scale
         self._scratch = scratch
         self._takes_kernel = a_stacked[0].dtype is torch.bfloat16
-        self._call = kernel.describe(
+        self._call = kernel.empty_call(
             a_stacked[0].shape[-1], [stacked.shape[2] for stacked in b_stacked], a_stacked[0].shape[0]
         )
         self._call_at = self._call.ctypes.data

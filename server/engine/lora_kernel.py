@@ -35,7 +35,7 @@ MAX_RANK = 512
 _FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; NaN and Inf stay what they are
 
 
-def describe(features: int, sizes: list[int], slots: int) -> npt.NDArray[np.int64]:
+def empty_call(features: int, sizes: list[int], slots: int) -> npt.NDArray[np.int64]:
     """An empty description of a layer: input width, width of each slice, number of slots."""
     call = np.zeros(SIZES + len(sizes) * (1 + 3 * slots), np.int64)
     call[FEATURES], call[WIDTH], call[SLICES] = features, sum(sizes), len(sizes)

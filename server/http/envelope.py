@@ -7,7 +7,7 @@ import uuid
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.http.statuses import describe
+from server.http.statuses import status_and_body
 
 logger = logging.getLogger(__name__)
 
@@ -50,5 +50,5 @@ class Envelope:
             logger.exception("%s %r failed", scope["method"], scope["path"])
             if begun:
                 raise
-            status, content = describe(error)
+            status, content = status_and_body(error)
             await JSONResponse(content, status)(scope, receive, send_with_headers)

@@ -95,7 +95,7 @@ _UNEXPECTED = Answer(500, "server_error")
 _DISK_FULL = Answer(507, "server_error", "insufficient_storage")
 
 
-def describe(error: Exception) -> tuple[int, dict[str, Any]]:
+def status_and_body(error: Exception) -> tuple[int, dict[str, Any]]:
     """Status and error object of a domain error; anything else is an internal error whose text stays here."""
     if _is_disk_full(error):
         return _DISK_FULL.status, _object("The server's disk is full; nothing was stored. Try again later.", _DISK_FULL)
@@ -110,14 +110,14 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
 
 def event(error: Exception) -> str:
     """An error as the last event of a stream; without `event: error` LangChain4j takes the stream for complete."""
-    return f"event: error\ndata: {json.dumps(describe(error)[1])}\n\n"
+    return f"event: error\ndata: {json.dumps(status_and_body(error)[1])}\n\n"
 
 
 def install(app: FastAPI) -> None:
     """Answer errors in this form; what is left, middleware.py answers, so that a 500 has its headers too."""
 
     async def domain(_request: Request, error: Exception) -> Response:
-        status, content = describe(error)
+        status, content = status_and_body(error)
         retry = error.retry_seconds if isinstance(error, RateLimited) else 1 if status == 503 else None
         return JSONResponse(content, status, None if retry is None else {"retry-after": str(math.ceil(retry))})
 

@@ -143,7 +143,7 @@ def warmup_steps(rows: int, hyperparameters: Resolved) -> int:
     return min(10, rows * hyperparameters.n_epochs // hyperparameters.batch_size // 10)
 
 
-def describe(adapter: Path, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_manifest(adapter: Path, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> None:
     """Put the base's served name where PEFT wrote a path of this machine, and the manifest beside the weights."""
     config = adapter / "adapter_config.json"
     if config.exists():  # a full model has none

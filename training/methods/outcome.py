@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from training.defaults import Resolved
 from training.directory import JobDirectory
 from training.job import Checkpoint, Result, TrainingJob
-from training.methods.models import describe
+from training.methods.models import write_manifest
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def finished(
 ) -> Trained:
     """Describe the adapters, and sum up."""
     for adapter in (directory.adapter, *(directory.path / checkpoint.directory for checkpoint in checkpoints)):
-        describe(adapter, job, tokenizer)
+        write_manifest(adapter, job, tokenizer)
     best = Path(trainer.state.best_model_checkpoint or f"checkpoint-{trainer.state.global_step}").name
     model.eval()
     return Trained(

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import Forbidden
-from server.http.statuses import describe
+from server.http.statuses import status_and_body
 
 FOREIGN = ("cross-site", "same-site")  # the same site is another port of this machine, perhaps somebody else's
 ANY = "*"
@@ -43,7 +43,7 @@ class Browsers:
         if complaint is None:
             await self._app(scope, receive, send)
         else:
-            status, content = describe(Forbidden(complaint))
+            status, content = status_and_body(Forbidden(complaint))
             await JSONResponse(content, status, {"vary": "Origin"})(scope, receive, send)
 
     def _complaint(self, scope: Scope, headers: Headers) -> str | None:

@@ -54,7 +54,7 @@ class Events:
 
     def fail(self, error: Exception) -> list[str]:
         """The response broke off."""
-        told = statuses.describe(error)[1]["error"]
+        told = statuses.status_and_body(error)[1]["error"]
         response = {
             **self._response,
             "status": "failed",

@@ -12,7 +12,7 @@ import server.errors
 import training.graders.sandbox
 from adapters.errors import AdapterNotFound, InvalidAdapter
 from server.errors import ContextLengthExceeded, InvalidRequest
-from server.http.statuses import TABLE, describe, event
+from server.http.statuses import TABLE, event, status_and_body
 
 BASES = (adapters.errors.AdapterError, server.errors.ServerError)
 CONCRETE = [
@@ -43,7 +43,7 @@ def test_nothing_permanent_is_retried_by_the_sdk(answer: object) -> None:
 
 
 def test_all_four_keys_are_always_there() -> None:
-    assert describe(AdapterNotFound("ft:x")) == (
+    assert status_and_body(AdapterNotFound("ft:x")) == (
         404,
         {
             "error": {
@@ -54,12 +54,14 @@ def test_all_four_keys_are_always_there() -> None:
             }
         },
     )
-    assert describe(InvalidAdapter("the.tensor", "is bad"))[1]["error"]["param"] == "the.tensor"
-    assert describe(ContextLengthExceeded("too long", "messages"))[1]["error"]["code"] == "context_length_exceeded"
+    assert status_and_body(InvalidAdapter("the.tensor", "is bad"))[1]["error"]["param"] == "the.tensor"
+    assert (
+        status_and_body(ContextLengthExceeded("too long", "messages"))[1]["error"]["code"] == "context_length_exceeded"
+    )
 
 
 def test_an_unexpected_error_tells_nothing() -> None:
-    status, content = describe(KeyError("/secret/path"))
+    status, content = status_and_body(KeyError("/secret/path"))
     assert status == 500
     assert "secret" not in json.dumps(content)
 
@@ -72,7 +74,7 @@ def test_an_error_in_a_stream_is_an_error_event() -> None:
 
 def test_a_clients_own_words_in_an_error_are_text_and_not_megabytes() -> None:
     error = InvalidRequest("half \ud83d, \0" + "m" * 10**6, "metadata.\ud83d\0" + "k" * 10**6)
-    status, content = describe(error)
+    status, content = status_and_body(error)
     JSONResponse(content)  # which is UTF-8
     assert status == 400
     assert content["error"]["message"].startswith("half \ufffd, \ufffdmmm")
