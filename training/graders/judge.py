@@ -53,7 +53,9 @@ def score(
     """The judge's score, and the tokens it took.
 
     Raises:
-        JudgeUnavailable, JudgeRefused, InvalidPath: see there.
+        JudgeUnavailable: there is no judge, or it does not answer.
+        JudgeRefused: it answers with an error of its own.
+        InvalidPath: a template names what the row does not have.
     """
     if judge is None:
         raise JudgeUnavailable(

@@ -164,11 +164,11 @@ def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
     elif not main.low > gate.min_gain:
         reasons.append(
             f"{main.grader} gained {main.difference:+.3f} over {main.against}, surely more than {main.low:+.3f} only; "
-            f"asked is a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of {main.smallest_effect:.3f} four "
+            f"the gate asks for a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of {main.smallest_effect:.3f} four "
             "times out of five"
         )
     if main.tuned < gate.min_score:
-        reasons.append(f"{main.grader} is {main.tuned:.3f}; asked are {gate.min_score:.3f}")
+        reasons.append(f"{main.grader} is {main.tuned:.3f}; the gate asks for {gate.min_score:.3f}")
     if forgetting.kl > gate.max_kl:
         reasons.append(
             f"on general prompts it is {forgetting.kl:.2f} nats a token away from its base; {gate.max_kl:.2f} are "
