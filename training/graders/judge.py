@@ -54,7 +54,7 @@ def score(
 
     Raises:
         JudgeUnavailable: there is no judge, or it does not answer.
-        JudgeRefused: it answers with an error of its own.
+        JudgeRefused: its answer holds no number within the range.
         InvalidPath: a template names what the row does not have.
     """
     if judge is None:

@@ -164,8 +164,8 @@ def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
     elif not main.low > gate.min_gain:
         reasons.append(
             f"{main.grader} gained {main.difference:+.3f} over {main.against}, surely more than {main.low:+.3f} only; "
-            f"the gate asks for a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of {main.smallest_effect:.3f} four "
-            "times out of five"
+            f"the gate asks for a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of "
+            f"{main.smallest_effect:.3f} four times out of five"
         )
     if main.tuned < gate.min_score:
         reasons.append(f"{main.grader} is {main.tuned:.3f}; the gate asks for {gate.min_score:.3f}")

@@ -48,7 +48,7 @@ def test_the_gate_lets_through_what_is_surely_better_and_forgot_little() -> None
     ("result", "gate", "reason"),
     [
         (evaluation(tuned=0.0), Gate(), "exact match gained +0.000 over base"),
-        (evaluation(tuned=0.5), Gate(min_score=0.8), "exact match is 0.500; asked are 0.800"),
+        (evaluation(tuned=0.5), Gate(min_score=0.8), "exact match is 0.500; the gate asks for 0.800"),
         (evaluation(tuned=0.5), Gate(min_gain=0.5), "the gate asks for a gain above 0.500"),
         (evaluation(kl=0.7), Gate(), "0.70 nats a token"),
         (evaluation(kept=14), Gate(), "it lost 30%"),

@@ -102,7 +102,7 @@ class Duplicates:
             "leakage",
             "error",
             leaked,
-            f"{len(leaked)} rows are in the validation file too: a good score there would be learnt by heart. Take them out of one",
+            f"{len(leaked)} rows are in the validation file too, and would be answered by heart. Take them out of one",
         )
         yield from found(
             "near_leakage", "warning", nearly, f"{len(nearly)} rows are nearly the same as rows of the validation file"
