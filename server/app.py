@@ -4,9 +4,10 @@ import asyncio
 import fcntl
 import logging
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
@@ -88,7 +89,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
             parts.supervisor.start()
             await parts.queue.start()
             parts.runner.start(app)
-            async with _tidying(parts):
+            async with _meanwhile(_tidy(parts), parts.metrics.watch_loop()):
                 yield
             await parts.runner.stop()
             await parts.queue.stop()
@@ -163,25 +164,27 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
     )
 
 
-@asynccontextmanager
-async def _tidying(parts: Services) -> AsyncIterator[None]:
+async def _tidy(parts: Services) -> None:
     """Delete what has expired, at start and every ten minutes."""
+    while True:
+        try:
+            await asyncio.to_thread(parts.files.delete_expired, parts.needs_file)
+            await asyncio.to_thread(parts.responses.delete_expired)
+            await asyncio.to_thread(parts.uploads.delete_expired)
+        except (OSError, SQLAlchemyError):
+            logger.exception("what has expired could not be deleted; trying again later")
+        await asyncio.sleep(TIDY_SECONDS)
 
-    async def tidy() -> None:
-        while True:
-            try:
-                await asyncio.to_thread(parts.files.delete_expired, parts.needs_file)
-                await asyncio.to_thread(parts.responses.delete_expired)
-                await asyncio.to_thread(parts.uploads.delete_expired)
-            except (OSError, SQLAlchemyError):
-                logger.exception("what has expired could not be deleted; trying again later")
-            await asyncio.sleep(TIDY_SECONDS)
 
-    task = asyncio.create_task(tidy())
+@asynccontextmanager
+async def _meanwhile(*chores: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have chores done while the block runs."""
+    tasks = [asyncio.create_task(chore) for chore in chores]
     try:
         yield
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """Prometheus metrics, by model: adapters under their own names, unlike vLLM's, whose labels are always the base's."""
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+LAG_EVERY_SECONDS = 0.1
+LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -45,6 +49,12 @@ class Metrics:
             "tuneport_waiting_requests", "Requests that wait for their turn.", ("kind",), registry=self.registry
         )
         self.engine_deaths = Counter("tuneport_engine_deaths", "Times the engine died.", registry=self.registry)
+        self.loop_lag = Histogram(
+            "tuneport_loop_lag_seconds",
+            "How long what was due on the event loop had to wait: while it waits, no stream goes on.",
+            buckets=LAG_SECONDS,
+            registry=self.registry,
+        )
         self.jobs = Counter("tuneport_jobs", "Fine-tuning jobs that ended.", ("status",), registry=self.registry)
         self._by_model = (
             self.prompt_tokens,
@@ -53,6 +63,14 @@ class Metrics:
             self.request_seconds,
             self.running,
         )
+
+    async def watch_loop(self) -> None:
+        """Measure the running event loop's lag, ten times a second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_SECONDS
+            await asyncio.sleep(LAG_EVERY_SECONDS)
+            self.loop_lag.observe(loop.time() - due)
 
     def forget(self, model: str) -> None:
         """Drop the series of a removed model."""

@@ -1,4 +1,7 @@
-"""`/health`, `/ready` and `/metrics`: for load balancers and Prometheus, without a key."""
+"""`/health`, `/ready` and `/metrics`: for load balancers and Prometheus, without a key.
+
+The first two are answered on the loop: no request that fills the server's threads keeps them waiting.
+"""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -10,13 +13,13 @@ router = APIRouter()
 
 
 @router.get("/health")
-def health() -> dict[str, str]:
+async def health() -> dict[str, str]:
     """The process lives."""
     return {"status": "ok"}
 
 
 @router.get("/ready")
-def ready(use: Use) -> JSONResponse:
+async def ready(use: Use) -> JSONResponse:
     """The engine answers; 503 until it does, and when it no longer does."""
     answering = use.engine.ready and use.supervisor.status == "ready"
     status = "restarting" if use.supervisor.status == "ready" and not answering else use.supervisor.status

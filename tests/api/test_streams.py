@@ -36,3 +36,18 @@ def test_a_client_that_goes_frees_its_answer(slow: InProcess, stream: bool) -> N
     while slow.engine.running and time.monotonic() < deadline:
         time.sleep(0.05)
     assert slow.engine.running == 0
+
+
+def test_a_loop_that_was_kept_busy_shows_in_the_metrics(served: InProcess) -> None:
+    def late() -> float:
+        lines = dict(line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if line[0] != "#")
+        name = "tuneport_loop_lag_seconds"
+        return float(lines[f"{name}_count"]) - float(lines[f'{name}_bucket{{le="0.25"}}'])
+
+    with served.http() as http:
+        before = late()
+        served.tell(lambda: time.sleep(0.5))
+        deadline = time.monotonic() + 10
+        while late() == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
