@@ -27,6 +27,7 @@ from server.errors import DataFolderBusy
 from server.http import entry, statuses
 from server.http.identity import ADMINISTRATOR, CALLER
 from server.http.limits import RateLimits
+from server.http.streaming import Replies
 from server.inference.answering import Answering
 from server.inference.catalog import Catalog
 from server.inference.embedder import Embedder
@@ -89,7 +90,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
             parts.supervisor.start()
             await parts.queue.start()
             parts.runner.start(app)
-            async with _meanwhile(_tidy(parts), parts.metrics.watch_loop()):
+            async with _meanwhile(_tidy(parts), parts.metrics.watch_loop(), parts.replies.watch()):
                 yield
             await parts.runner.stop()
             await parts.queue.stop()
@@ -142,6 +143,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         settings=settings,
         engine=engine,
         answering=Answering(engine, catalog, metrics),
+        replies=Replies(settings.slow_reader_seconds),
         supervisor=Supervisor(engine, catalog, metrics, on_ready=queue.warm),
         catalog=catalog,
         keys=Keys(database),

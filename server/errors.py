@@ -9,6 +9,7 @@ ServerError
 ├── Unauthorized                          no key, or one that does not exist
 ├── Forbidden                             the key may not do this
 ├── RateLimited           (RuntimeError)  too much in too short a time
+├── ReaderTooSlow         (TimeoutError)  a stream's events wait for their reader too long
 ├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
 ├── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
 └── DataFolderBusy        (RuntimeError)  another server works on the data folder
@@ -76,6 +77,10 @@ class RateLimited(ServerError, RuntimeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ReaderTooSlow(ServerError, TimeoutError):
+    """A stream's events wait for their reader too long."""
 
 
 class AdapterLoadFailed(ServerError, RuntimeError):

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from server.batches.runner import BatchRunner
 from server.http.limits import RateLimits
+from server.http.streaming import Replies
 from server.inference.answering import Answering, Asked, Generation
 from server.inference.catalog import Catalog
 from server.inference.embedder import Embedder
@@ -35,6 +36,7 @@ class Services:
     settings: Settings
     engine: Engine
     answering: Answering
+    replies: Replies
     supervisor: Supervisor
     catalog: Catalog
     keys: Keys

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
     max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")
+    slow_reader_seconds: float = Field(
+        default=30, gt=0, description="How long a stream's event may wait for its reader; then the answer is ended."
+    )
     requests_per_minute: int | None = Field(
         default=None, ge=1, description="Text requests each key may make; default: no limit."
     )

@@ -9,6 +9,9 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from server.errors import ReaderTooSlow
+from server.http import statuses
+
 T = TypeVar("T")
 
 CLIENT_GONE = 499  # nginx's status for it; nobody reads it
@@ -24,32 +27,54 @@ def size(request: Request) -> int:
     return int(request.headers["content-length"])
 
 
-async def respond(
-    request: Request,
-    begin: Callable[[contextlib.AsyncExitStack], Awaitable[T]],
-    *,
-    whole: Callable[[T], Awaitable[dict[str, Any]]],
-    events: Callable[[T], AsyncIterator[str]] | None,
-) -> Response:
-    """Answer a request.
+class Replies:
+    """Sends answers; a client that takes nothing of its stream for too long gives up what it holds."""
 
-    Everything that can fail before the first token does so before the status is sent: such failures are plain JSON.
+    def __init__(self, slow_reader_seconds: float) -> None:
+        """Make one; `watch` has to run.
 
-    Args:
-        begin: begins the answer; what that holds goes onto the stack, which is closed when the answer has ended.
-        whole: makes the answer's object.
-        events: makes a stream's events; an error in it is the stream's to tell. None: no stream is wanted.
-    """
-    held = contextlib.AsyncExitStack()
-    try:
-        begun = await _until_gone(request, begin(held))
-        if events is not None:
-            return _EventStream(events(begun), held.pop_all())
-        return JSONResponse(await _until_gone(request, whole(begun)))
-    except ClientGone:
-        return Response(status_code=CLIENT_GONE)
-    finally:
-        await held.aclose()
+        Args:
+            slow_reader_seconds: how long an event may wait for its reader.
+        """
+        self.seconds = slow_reader_seconds
+        self.waiting: dict[_EventStream, float] = {}  # an event on its way, since when
+
+    async def watch(self) -> None:
+        """Cut off streams whose readers are too slow, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.seconds / 4)
+            latest = loop.time() - self.seconds
+            for stream in [stream for stream, since in self.waiting.items() if since < latest]:
+                stream.cut_off()
+
+    async def respond(
+        self,
+        request: Request,
+        begin: Callable[[contextlib.AsyncExitStack], Awaitable[T]],
+        *,
+        whole: Callable[[T], Awaitable[dict[str, Any]]],
+        events: Callable[[T], AsyncIterator[str]] | None,
+    ) -> Response:
+        """Answer a request.
+
+        Everything that can fail before the first token does so before the status is sent: such failures are plain JSON.
+
+        Args:
+            begin: begins the answer; what that holds goes onto the stack, which is closed when the answer has ended.
+            whole: makes the answer's object.
+            events: makes a stream's events; an error in it is the stream's to tell. None: no stream is wanted.
+        """
+        held = contextlib.AsyncExitStack()
+        try:
+            begun = await _until_gone(request, begin(held))
+            if events is not None:
+                return _EventStream(self, events(begun), held.pop_all())
+            return JSONResponse(await _until_gone(request, whole(begun)))
+        except ClientGone:
+            return Response(status_code=CLIENT_GONE)
+        finally:
+            await held.aclose()
 
 
 class _EventStream(StreamingResponse):
@@ -58,25 +83,55 @@ class _EventStream(StreamingResponse):
     Starlette's own costs a task group a stream, and for each event the way through all that looks at the head alone.
     """
 
-    def __init__(self, events: AsyncIterator[str], held: contextlib.AsyncExitStack) -> None:
+    def __init__(self, replies: Replies, events: AsyncIterator[str], held: contextlib.AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream", headers=STREAM_HEADERS)
+        self._replies = replies
         self._events = events
         self._held = held
+        self._sending: asyncio.Task[None] | None = None
+        self._cut_off = False
+
+    def cut_off(self) -> None:
+        """End the stream: its reader is too slow."""
+        self._cut_off = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream, until its end or until the client is gone."""
+        """Send the stream, until its end, until the client is gone, or until it has kept an event waiting too long."""
+        request = Request(scope, receive)
         try:
             with contextlib.suppress(ClientGone):
-                await _until_gone(Request(scope, receive), self._stream(scope, send))
+                self._sending = asyncio.create_task(self._stream(scope, send))
+                try:
+                    await _until_gone(request, self._sending)
+                except asyncio.CancelledError:
+                    if not self._cut_off:
+                        raise
+                    await self._held.aclose()  # others may have it, while the end waits for its reader
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._replies.seconds):
+                            await _until_gone(request, self._tell_why(scope["state"]["send"]))
         finally:
             await self._held.aclose()
 
     async def _stream(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        send = scope["state"]["send"]
-        async for event in self._events:
-            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        send, waiting, now = scope["state"]["send"], self._replies.waiting, asyncio.get_running_loop().time
+        try:
+            async for event in self._events:
+                waiting[self] = now()
+                await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+                del waiting[self]
+        finally:
+            waiting.pop(self, None)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell_why(self, send: Send) -> None:
+        error = ReaderTooSlow(
+            f"The answer was ended: nothing of it was read for {self._replies.seconds:g} s (slow_reader_seconds)."
+        )
+        await send({"type": "http.response.body", "body": statuses.event(error).encode(), "more_body": False})
 
 
 async def _until_gone(request: Request, work: Awaitable[T]) -> T:

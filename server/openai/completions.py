@@ -15,7 +15,7 @@ from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
 from server.http import statuses
 from server.http.identity import Caller
-from server.http.streaming import respond, size
+from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
 from server.inference.catalog import Model
@@ -112,7 +112,7 @@ async def create(body: CompletionRequest, request: Request, use: Use, caller: Ca
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, _Writer(generation, body, texts, use.engine.tokenizer))
 
-    return await respond(
+    return await use.replies.respond(
         request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 

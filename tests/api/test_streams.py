@@ -1,12 +1,18 @@
 """Streams that end before their answer does."""
 
+import json
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.inprocess import InProcess
+from adapters.base import BaseModel
+from tests.inprocess import InProcess, in_process
+from tests.scripted import ScriptedEngine
 
 TOKENS = 4000  # at PAUSE_SECONDS each they would take 40 s
 PAUSE_SECONDS = 0.01
@@ -51,3 +57,32 @@ def test_a_loop_that_was_kept_busy_shows_in_the_metrics(served: InProcess) -> No
         while late() == before:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_a_client_that_does_not_read_frees_its_answer_and_is_told(
+    smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    with in_process(smollm2_base, ScriptedEngine(tokenizer=tokenizer), tmp_path, slow_reader_seconds=1) as server:
+        asked = {"model": smollm2_base.name, "messages": [{"role": "user", "content": "Go on."}], "stream": True}
+        content = json.dumps({**asked, "max_tokens": TOKENS, "n": 128}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.api_key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))) as lazy:
+            lazy.settimeout(30)
+            lazy.sendall(head.encode() + content)
+            until(lambda: server.engine.running == 1)
+            until(lambda: server.engine.running == 0)  # nothing was read so far
+            received = b""
+            while b"reader_too_slow" not in received[-2000:]:
+                received += lazy.recv(1 << 20)
+        events = received.partition(b"event: error")[2].decode()
+        assert "nothing of it was read for 1 s" in events
+        with server.http() as http:
+            assert http.post("/v1/chat/completions", json={**asked, "stream": False}).status_code == 200
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from adapters.chat import template
 from server.http import statuses
 from server.http.identity import Caller
-from server.http.streaming import respond, size
+from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather
 from server.inference.catalog import Model
@@ -59,7 +59,7 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
 
-    return await respond(
+    return await use.replies.respond(
         request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from adapters.chat import template
 from server.errors import InvalidRequest
 from server.http.identity import Caller
-from server.http.streaming import respond, size
+from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
 from server.inference.catalog import Model
@@ -88,7 +88,7 @@ async def create(body: wire.ResponseRequest, request: Request, use: Use, caller:
     characters = size(request) + sum(len(turn["content"]) for turn in turns)
     held = body.guide_field() or "text.format"
     asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", held, tools)
-    return await respond(
+    return await use.replies.respond(
         request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 
