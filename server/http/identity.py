@@ -1,9 +1,9 @@
 """Who is calling: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +13,7 @@ from server.state.keys import Key, Keys
 
 LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
 GUARDED = ("/v1", "/admin")
+LOOKUPS = 8  # of keys in the database, at a time
 
 
 class Identity:
@@ -26,28 +27,28 @@ class Identity:
         """
         self._app = app
         self._keys = keys
+        self._lookups = CapacityLimiter(LOOKUPS)  # apart from what fills the other threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http" and f"{scope['path']}/".startswith(tuple(f"{path}/" for path in GUARDED)):
             state = scope.setdefault("state", {})
             if "caller" not in state:  # a batch's lines come from within, and bring theirs
-                state["caller"] = await _identify(Headers(scope=scope), self._keys(scope["app"]))
+                state["caller"] = await self._identify(Headers(scope=scope), self._keys(scope["app"]))
         await self._app(scope, receive, send)
 
-
-async def _identify(headers: Headers, keys: Keys | None) -> Key:
-    if keys is None:
-        return LOCAL
-    scheme, _, secret = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
-        raise Unauthorized("You didn't provide an API key. Send it in the header `Authorization: Bearer YOUR_KEY`.")
-    secret = secret.strip()
-    key = keys.recent(secret) or await asyncio.to_thread(keys.check, secret)
-    if key is None:
-        shown = f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"
-        raise Unauthorized(f"Incorrect API key provided: {shown}. `tuneport keys create` makes a new one.")
-    return key
+    async def _identify(self, headers: Headers, keys: Keys | None) -> Key:
+        if keys is None:
+            return LOCAL
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthorized("You didn't provide an API key. Send it in the header `Authorization: Bearer YOUR_KEY`.")
+        key = keys.recent(secret) or await to_thread.run_sync(keys.check, secret, limiter=self._lookups)
+        if key is None:
+            shown = f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"
+            raise Unauthorized(f"Incorrect API key provided: {shown}. `tuneport keys create` makes a new one.")
+        return key
 
 
 async def caller(request: Request) -> Key:
