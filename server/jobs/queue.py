@@ -8,6 +8,8 @@ where only the registration was missing.
 import asyncio
 import logging
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from server.errors import InvalidRequest
 from server.jobs.placement import Placement
 from server.jobs.preparation import Preparation
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
+MAX_TRIES = 8  # of what a full disk or a locked database keeps from going on
 MAX_STARTS = 8  # without a new checkpoint between them; with 4, kills 8 s apart on average ended two of twelve jobs
 
 
@@ -164,19 +167,34 @@ class JobQueue:
 
     async def _run(self, row: JobRow) -> None:
         """One job from the queue to its end; pausing and cancelling it cancels this."""
-        try:
-            if (await asyncio.to_thread(self._jobs.get, row.id)).status not in ACTIVE:
-                return  # paused or cancelled before there was a task to cancel
-            outcome = await self._train(row)
-            if isinstance(outcome, Result):
-                outcome = await asyncio.to_thread(self._publishing.publish, row, outcome)
-        except Exception as error:
-            logger.exception("job %s failed", row.id)
-            outcome = Failure(code="server_error", message=f"the server could not run the job: {type(error).__name__}")
-        if outcome is not None:
-            await asyncio.to_thread(self._fail, row, outcome)
-        ended = await asyncio.to_thread(self._jobs.get, row.id)
-        self._metrics.jobs.labels(status=ended.status).inc()
+        failure: Failure | None = None
+        tries = 0
+        while True:
+            try:
+                if failure is None:
+                    failure = await self._work_on(row)
+                if failure is not None:
+                    await asyncio.to_thread(self._fail, row, failure)
+                ended = await asyncio.to_thread(self._jobs.get, row.id)
+                self._metrics.jobs.labels(status=ended.status).inc()
+                return
+            except (OSError, SQLAlchemyError) as error:  # no room, no descriptors, a locked database: it may pass
+                logger.exception("job %s could not go on; trying again in %.0f s", row.id, RETRY_SECONDS)
+                tries += 1
+                if tries == MAX_TRIES:
+                    failure = failure or _unrunnable(error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:
+                logger.exception("job %s failed", row.id)
+                failure = _unrunnable(error)
+
+    async def _work_on(self, row: JobRow) -> Failure | None:
+        if (await asyncio.to_thread(self._jobs.get, row.id)).status not in ACTIVE:
+            return None  # paused or cancelled before there was a task to cancel
+        outcome = await self._train(row)
+        if isinstance(outcome, Result):
+            return await asyncio.to_thread(self._publishing.publish, row, outcome)
+        return outcome
 
     def _fail(self, row: JobRow, failure: Failure) -> None:
         """End a job; its row counts, so a directory that was never made or cannot be written does not keep it."""
@@ -227,3 +245,7 @@ class JobQueue:
                 row.status = Status.RUNNING
                 numbers = event["data"]["hyperparameters"]
                 self._jobs.advance(row.id, Status.RUNNING, only_from=ACTIVE, hyperparameters=numbers)
+
+
+def _unrunnable(error: Exception) -> Failure:
+    return Failure(code="server_error", message=f"the server could not run the job: {type(error).__name__}")

@@ -17,6 +17,7 @@ from server.jobs.preparation import Preparation
 from server.jobs.publishing import Publishing
 from server.state.files import Files
 from server.state.jobs import JobRow, Jobs, NewJob
+from server.state.status import Status
 from server.state.tables import migrate
 from tests.conftest import MakeAdapter
 from training.job import Gate, Supervised
@@ -37,6 +38,10 @@ class Parts:
         file = self.files.create(io.BytesIO(b"{}"), "train.jsonl", "fine-tune")
         job = NewJob(model="m", training_file=file.id, method=Supervised(), seed=0, gate=gate or Gate())
         return self.jobs.create(job_id, job, parent, "ft:tiny:o::r")
+
+    def status(self, job_id: str) -> Status:
+        """The job's status, also where a test has `get` fail."""
+        return Status(Jobs.get(self.jobs, job_id).status)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The queue with a runner in the test's hand: every way from queued to an end, and what nobody foresaw."""
 
 import asyncio
+import errno
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from adapters.database import connect
 from server.jobs import queue as module
@@ -77,16 +79,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
 
 
+def trained(parts: Parts, directory: JobDirectory) -> None:
+    """What a trainer leaves."""
+    registry = parts.catalog.registry
+    directory.event("started", data={"hyperparameters": {"n_epochs": 3}})
+    if not directory.adapter.exists():
+        shutil.copytree(registry.store.path(registry.get("ft:tiny:o:a:v1").digest), directory.adapter)
+    directory.finish(Result(trained_tokens=7, best_step=1, checkpoints=[], hyperparameters={"n_epochs": 3}))
+
+
 async def test_a_result_becomes_a_model(parts: Parts) -> None:
-    store = parts.catalog.registry.store
-
-    def train(directory: JobDirectory) -> None:
-        directory.event("started", data={"hyperparameters": {"n_epochs": 3}})
-        shutil.copytree(store.path(parts.catalog.registry.get("ft:tiny:o:a:v1").digest), directory.adapter)
-        directory.finish(Result(trained_tokens=7, best_step=1, checkpoints=[], hyperparameters={"n_epochs": 3}))
-
     row = parts.queued()
-    async with working(parts, ScriptedRunner(train)):
+    async with working(parts, ScriptedRunner(lambda directory: trained(parts, directory))):
         await until(lambda: parts.jobs.get(row.id).status == Status.SUCCEEDED)
     ended = parts.jobs.get(row.id)
     assert (ended.fine_tuned_model, ended.trained_tokens) == ("ft:tiny:o::r", 7)
@@ -195,6 +199,58 @@ async def test_a_paused_job_is_not_woken_by_its_trainers_progress(parts: Parts) 
         await asyncio.sleep(0.1)
         assert parts.jobs.get(row.id).status == Status.PAUSED
         await queue.cancel(row.id)
+
+
+FAULTS = [OSError(errno.EMFILE, "Too many open files"), OperationalError("", None, Exception("database is locked"))]
+COLLABORATORS = [
+    ("jobs", "with_status"),
+    ("jobs", "advance"),
+    ("jobs", "get"),
+    ("preparation", "prepare"),
+    ("runner", "start"),
+    ("publishing", "publish"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["descriptors", "database"])
+@pytest.mark.parametrize(("who", "method"), COLLABORATORS)
+async def test_what_passes_costs_no_job(
+    who: str, method: str, fault: Exception, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each collaborator fails three times, one after the other; all jobs come to their own end."""
+    runner = ScriptedRunner(lambda directory: trained(parts, directory))
+    owner = runner if who == "runner" else getattr(parts, who)
+    works, left = getattr(owner, method), [fault] * 3
+
+    def fails(*arguments: Any, **named: Any) -> Any:
+        if left:
+            raise left.pop()
+        return works(*arguments, **named)
+
+    async with working(parts, runner) as queue:
+        jobs = [parts.queued(job_id=f"ftjob-{number}").id for number in range(2)]
+        monkeypatch.setattr(owner, method, fails)
+        queue.wake()
+        await until(lambda: not left and all(parts.status(job).ended for job in jobs))
+    assert [parts.status(job) for job in jobs] == [Status.SUCCEEDED] * 2
+
+
+async def test_what_does_not_pass_fails_the_job_and_not_the_next(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [parts.queued(job_id=f"ftjob-{number}").id for number in range(2)]
+    prepare = parts.preparation.prepare
+
+    def fails(row: JobRow) -> JobDirectory:
+        if row.id == jobs[0]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return prepare(row)
+
+    monkeypatch.setattr(parts.preparation, "prepare", fails)
+    async with working(parts, ScriptedRunner(lambda directory: trained(parts, directory))):
+        await until(lambda: parts.status(jobs[1]).ended)
+    assert [parts.status(job) for job in jobs] == [Status.FAILED, Status.SUCCEEDED]
+    error = parts.jobs.get(jobs[0]).error
+    assert error is not None
+    assert error["message"] == "the server could not run the job: PermissionError"
 
 
 class Faulty(Jobs):
