@@ -49,8 +49,7 @@ class Manifest(BaseModel):
         try:
             found = cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidAdapter(".".join([FILENAME, *map(str, first["loc"])]), first["msg"]) from error
+            raise documents.unfit(FILENAME, content, error) from error
         if found.chat_template is not None and (fault := bounded.fault(found.chat_template)):
             raise InvalidAdapter(f"{FILENAME}.chat_template", f"is no Jinja template: {fault}")
         return found

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, delete, func, select, update
+from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, String, delete, func, inspect, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from adapters import names
@@ -354,6 +354,8 @@ def locate(engine: Engine, root: Path, name: str) -> Path:
     Raises:
         AdapterNotFound: no version has that name.
     """
+    if not inspect(engine).has_table(_AdapterRow.__tablename__):
+        raise AdapterNotFound(name)
     with Session(engine) as session:
         row = session.get(_AdapterRow, name)
     if row is None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from training.graders.models import Grader
 from training.wire import Description
@@ -101,9 +101,9 @@ class Gate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alias: str | None = None
-    min_gain: float = 0.0
-    min_score: float = 0.0
-    max_kl: Annotated[float, Field(gt=0)] = 0.5
+    min_gain: FiniteFloat = 0.0  # nothing is less than NaN, and infinity is null in JSON
+    min_score: FiniteFloat = 0.0
+    max_kl: Annotated[FiniteFloat, Field(gt=0)] = 0.5
     max_retention_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
 MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list and in every job's record
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]

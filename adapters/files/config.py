@@ -62,16 +62,12 @@ def read(path: Path, base: BaseModel, max_rank: int) -> Config:
         InvalidAdapter: the adapter must not be served; the message names the key, its value and what to do.
     """
     if not path.is_file():
-        raise InvalidAdapter(FILENAME, "is missing; expected a folder written by PEFT's save_pretrained")
+        raise InvalidAdapter(FILENAME, "is missing; name the folder that PEFT's save_pretrained wrote, unpacked")
     content = {key: value for key, value in documents.read(path).items() if value is not None}
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field, *within = map(str, first["loc"])
-        place = [field, *within] if field.endswith("_pattern") else [field]
-        given = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
-        raise InvalidAdapter(".".join([FILENAME, *place]), f"{first['msg']}{given}") from error
+        raise documents.unfit(FILENAME, content, error) from error
     _check_supported(config, content)
     _check_base(config, base)
     if isinstance(config.target_modules, str) and config.layers_to_transform not in (None, []):
@@ -119,8 +115,8 @@ def _check_supported(config: Config, content: dict[str, Any]) -> None:
     for key in unsupported:
         raise InvalidAdapter(
             f"{FILENAME}.{key}",
-            f"is {content[key]!r}, which is not supported; plain LoRA and rsLoRA on linear layers are. Train without "
-            "it, or merge it into the base and extract a plain LoRA",
+            f"is {documents.shown(content[key])}, which is not supported; plain LoRA and rsLoRA on linear layers are. "
+            "Train without it, or merge it into the base and extract a plain LoRA",
         )
 
 

@@ -10,10 +10,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapters.errors import InvalidAdapter
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32  # PEFT nests three deep; a reader's recursion limit depends on who calls it
+_SHOWN = 100  # characters of a value in a message
+_EXPECTED = {  # by the beginning of pydantic's names of errors
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a string",
+    "list": "an array",
+    "dict": "an object",
+    "model": "an object",
+}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -31,11 +43,33 @@ def read(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise InvalidAdapter(name, f"is nested more than {MAX_DEPTH} deep") from error
     except ValueError as error:
-        raise InvalidAdapter(name, f"is not JSON: {error}") from error
+        said = str(error).partition("; use sys.")[0]  # of a number with 5,000 digits: Python's advice
+        raise InvalidAdapter(name, f"is not JSON: {said}") from error
     if not isinstance(content, dict):
-        raise InvalidAdapter(name, f"holds a JSON {type(content).__name__}; expected an object, {{…}}")
+        found = "an array" if isinstance(content, list) else shown(content)
+        raise InvalidAdapter(name, f"holds {found}; expected an object, {{…}}")
     _check(name, content)
     return content
+
+
+def unfit(name: str, content: dict[str, Any], error: ValidationError) -> InvalidAdapter:
+    """What keeps a file's content from being what it should, in JSON's words: the first key at fault."""
+    first, *others = error.errors()
+    place = _place(content, first["loc"])
+    key = ".".join([name, *place])
+    if first["type"] == "missing":
+        return InvalidAdapter(f"{key}.{first['loc'][-1]}", "is missing; it is required")
+    if first["type"] == "extra_forbidden":
+        return InvalidAdapter(key, "is unknown; take it out")
+    branches = [one for one in (first, *others) if _place(content, one["loc"]) == place]
+    wanted = " or ".join(dict.fromkeys(map(_wanted, branches)))
+    return InvalidAdapter(key, f"is {shown(first['input'])}; expected {wanted}")
+
+
+def shown(value: Any) -> str:
+    """A value of JSON as a message quotes it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def make_plain(path: Path, *, ascii_only: bool = False) -> None:
@@ -71,6 +105,24 @@ def _text(path: Path) -> str:
         raise InvalidAdapter(
             path.name, f"is no {encoding.upper()} text (byte {error.start}: {error.reason}); save it as UTF-8"
         ) from error
+
+
+def _place(content: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The part of an error's location that is in the content: pydantic names a union's branches too."""
+    place: list[str] = []
+    for part in location:
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            continue
+        place.append(str(part))
+    return place
+
+
+def _wanted(fault: Any) -> str:
+    if fault["type"] == "too_long":
+        return f"at most {fault['ctx']['max_length']} entries"
+    return _EXPECTED.get(fault["type"].partition("_")[0]) or fault["msg"].removeprefix("Input should be ")
 
 
 def _once(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from adapters import manifest
 from adapters.base import BaseModel
+from adapters.errors import InvalidAdapter
 from adapters.files import config, documents, validate
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def adopt(staged: Path, base: BaseModel) -> None:
     layer of the base stays as it is.
 
     Raises:
-        InvalidAdapter: the config or the manifest is no text, or the config no JSON object.
+        InvalidAdapter: the config or the manifest is no text, the config no JSON object, or two tensors are one.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -54,8 +55,16 @@ def adopt(staged: Path, base: BaseModel) -> None:
             if not fused and [*names.items()] == [(key, key) for key in file.keys()]:  # noqa: SIM118
                 return
             tensors: dict[str, torch.Tensor] = {}
+            came: dict[str, str] = {}
             for key, target in names.items():
-                tensors |= _split(target, file.get_tensor(key), base)
+                for name, tensor in _split(target, file.get_tensor(key), base).items():
+                    if name in came:
+                        raise InvalidAdapter(
+                            key,
+                            f"is the same weight as {came[name]}: the file holds two adapters, or one twice. Save the "
+                            "one that is meant with PEFT's save_pretrained(…, selected_adapters=[…])",
+                        )
+                    came[name], tensors[name] = key, tensor
     except (SafetensorError, OSError):
         return
     save_file(tensors, path, metadata={"format": "pt"})

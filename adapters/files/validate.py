@@ -58,7 +58,7 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
         InvalidAdapter: it must not be served; the message names the tensor, key or file and says what to do.
     """
     manifest = Manifest.read(directory)
-    if manifest.base_model is not None and manifest.base_model != base.name:
+    if manifest.base_model is not None and not base.is_named(manifest.base_model):
         raise InvalidAdapter("manifest.json.base_model", f"is {manifest.base_model!r}; this server runs {base.name!r}")
     if (directory / full.WEIGHTS).is_file():
         if not limits.full_models:
@@ -74,7 +74,9 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
                 "is a pickle, which can run code when it is read; load the adapter with PEFT and save it again "
                 "with save_pretrained(…, safe_serialization=True)",
             )
-        raise InvalidAdapter(WEIGHTS, "is missing")
+        raise InvalidAdapter(
+            WEIGHTS, "is missing; expected all weights in this one file, as PEFT's save_pretrained writes it"
+        )
     size = weights.stat().st_size
     if size > limits.max_bytes:
         raise InvalidAdapter(WEIGHTS, f"has {size} bytes; at most {limits.max_bytes} are allowed")
@@ -168,6 +170,8 @@ def _parse(key: str) -> tuple[str, str]:
         suffix = f".lora_{side}.weight"
         if key.startswith(_PREFIX) and key.endswith(suffix):
             return key.removeprefix(_PREFIX).removesuffix(suffix), side
+    if ".lora_embedding_" in key:
+        raise InvalidAdapter(key, "is LoRA of an embedding; linear layers' is served. Train without it as a target")
     if UNWRAPPED & set(key.split(".")):
         raise InvalidAdapter(
             key,

@@ -104,7 +104,7 @@ async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
         if name is None:
             raise RequestValidationError([{"type": "missing", "loc": ("body", "name"), "msg": "Field required"}])
         if not files and path is None:
-            raise InvalidAdapter(CONFIG, "is missing; send the files that PEFT's save_pretrained wrote")
+            raise InvalidAdapter(CONFIG, "is missing; send the files that PEFT's save_pretrained wrote, unpacked")
         if path is not None:
             if files:
                 raise InvalidAdapter("path", f"was sent beside {', '.join(files)}; send one of them")

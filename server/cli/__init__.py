@@ -4,13 +4,40 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from server.cli import adapters, data, jobs
-from server.cli.client import LOCAL, Key, Url
+from server.cli.client import LOCAL, Key, Url, once
 from training.kinds import Kind
 
+
+class Commands(TyperGroup):
+    """All commands. What the machine refuses one of them, a file or a folder, is a line and no traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is no text: names go into addresses and databases, paths into a job's record."""
+        for argument in args:
+            if any("\ud800" <= letter <= "\udfff" for letter in argument):
+                ctx.fail(f"{argument!r} is no text in UTF-8; type it anew, or rename the file")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of `| head`: typer ends quietly
+            raise
+        except OSError as error:
+            said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            typer.echo(f"error: {said}", err=True)
+            raise typer.Exit(1) from error
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Fine-tune and serve, as OpenAI does, on your own machines."
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Fine-tune and serve, as OpenAI does, on your own machines.",
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys, in the data folder's database; also while the server runs.")
 app.add_typer(keys, name="keys")
@@ -54,33 +81,46 @@ def serve(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="JSONL: chat, prompt/completion, Alpaca or preferences.")],
+    data: Annotated[
+        Path, typer.Argument(help="JSONL: chat, prompt/completion, Alpaca or preferences.", exists=True, dir_okay=False)
+    ],
     model: Annotated[str, typer.Option(help="Base model: a local folder, or a Hugging Face id.")],
     suffix: Annotated[str, typer.Option(help="Names the result.")] = "model",
-    validation: Annotated[Path | None, typer.Option(help="JSONL; default: a tenth of the data.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="JSONL; default: a tenth of the data.", exists=True, dir_okay=False)
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the job's directory.")] = Path("var/training"),
     method: Annotated[Kind, typer.Option(help="How it is trained.")] = "supervised",
-    grader: Annotated[Path | None, typer.Option(help="OpenAI's grader as JSON, for reinforcement.")] = None,
+    grader: Annotated[
+        Path | None, typer.Option(help="OpenAI's grader as JSON, for reinforcement.", exists=True, dir_okay=False)
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, as n_epochs=2; repeat for more.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of split, order and initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of split, order and initial weights.", min=0, max=2**31 - 1)] = 0,
 ) -> None:
     """Train an adapter by hand: the trainer the server runs, in the foreground."""
+    from adapters.names import MAX_SUFFIX_LENGTH
     from server.cli.training import train as run
 
-    wanted = {name: value for name, _, value in (pair.partition("=") for pair in set_ or [])}
+    if len(suffix) > MAX_SUFFIX_LENGTH:
+        raise typer.BadParameter(f"it has {len(suffix)} characters; at most {MAX_SUFFIX_LENGTH}", param_hint="--suffix")
+    wanted = once(set_ or [])
     raise typer.Exit(run(data, model, suffix, validation, output, method, grader, wanted, seed))
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="The model to judge, ft:… or another.")],
-    data: Annotated[Path, typer.Argument(help="Held-out rows, in the form of training data.", exists=True)],
+    data: Annotated[
+        Path, typer.Argument(help="Held-out rows, in the form of training data.", exists=True, dir_okay=False)
+    ],
     against: Annotated[str | None, typer.Option(help="The model to compare with; default: the server's base.")] = None,
     graders: Annotated[
         Path | None,
-        typer.Option(help="OpenAI's grader as JSON, or a list; default: similarity, exact match.", exists=True),
+        typer.Option(
+            help="OpenAI's grader as JSON, or a list; default: similarity, exact match.", exists=True, dir_okay=False
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
     json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,

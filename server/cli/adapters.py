@@ -6,12 +6,12 @@ from urllib.parse import quote
 
 import typer
 
-from server.cli.client import LOCAL, Url, call
+from server.cli.client import LOCAL, Url, call, given, once
 
 app = typer.Typer(no_args_is_help=True, help="Adapters and aliases of a running server.")
 
-Name = Annotated[str, typer.Argument(help="The adapter's name, ft:…")]
-AliasName = Annotated[str, typer.Argument(help="The alias's name, ft:…")]
+Name = Annotated[str, typer.Argument(help="The adapter's name, ft:…", callback=given)]
+AliasName = Annotated[str, typer.Argument(help="The alias's name, ft:…", callback=given)]
 Key = Annotated[str, typer.Option(envvar="TUNEPORT_ADMIN_KEY", help="An admin key.")]
 
 
@@ -30,11 +30,17 @@ def add(
     key: Key = "",
 ) -> None:
     """Upload an adapter and register it."""
+    from adapters.files.validate import PICKLES
     from adapters.store import counting
 
-    files = [("file", (file, (folder / file).open("rb"))) for file in counting(folder) if (folder / file).is_file()]
+    files: list[tuple[str, Any]] = [
+        ("file", (file, (folder / file).open("rb"))) for file in counting(folder) if (folder / file).is_file()
+    ]
     if not files:
-        raise typer.BadParameter(f"{folder} holds no adapter; expected what PEFT's save_pretrained writes")
+        raise typer.BadParameter(
+            f"{folder} holds no adapter; name the folder that PEFT's save_pretrained wrote, unpacked"
+        )
+    files += [("file", (file, b"")) for file in PICKLES if (folder / file).exists()]  # so that the server can name them
     _print(_call(url, key, "POST", "", data={"name": name}, files=files))
 
 
@@ -97,10 +103,9 @@ def alias(
 ) -> None:
     """Make or move an alias: `alias ft:acme v2`, or a canary: `alias ft:acme v1=90 v2=10`."""
     weights: dict[str, int] = {}
-    for version in versions:
-        label, _, weight = version.partition("=")
-        if weight and not weight.isdigit():
-            raise typer.BadParameter(f"{version}: the weight is no whole number")
+    for label, weight in once(versions).items():
+        if weight and not weight.isdecimal():
+            raise typer.BadParameter(f"{label}={weight}: the weight is no whole number")
         weights[label] = int(weight or 100)
     _print_alias(_call(url, key, "PUT", f"/aliases{_path(name)}", json={"weights": weights}))
 
@@ -122,7 +127,7 @@ def _path(name: str) -> str:
 
 
 def _call(url: str, key: str, method: str, path: str, **content: Any) -> dict[str, Any]:
-    return call(url, key, method, f"/admin/adapters{path}", **content).json()
+    return call(url, key, method, f"/admin/adapters{path}", **content)
 
 
 def _print(adapter: dict[str, Any]) -> None:

@@ -1,11 +1,14 @@
-"""Calls to a running server from a terminal: its answer, or its error in a line."""
+"""What commands share: calls to a running server, and what was typed or written wrongly, refused in a line."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import httpx
+    from pydantic import ValidationError
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -13,21 +16,94 @@ Url = Annotated[str, typer.Option(envvar="TUNEPORT_URL", help="The server.")]
 Key = Annotated[str, typer.Option(envvar="TUNEPORT_API_KEY", help="An API key.")]
 
 
-def call(url: str, key: str, method: str, path: str, **content: Any) -> "httpx.Response":
-    """A successful answer; anything else ends the command with the server's own message."""
-    import httpx
+class NoAnswer(Exception):
+    """A server gave none that can be used; says why."""
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+def call(url: str, key: str, method: str, path: str, **content: Any) -> dict[str, Any]:
+    """The object that a server answers with; anything else ends the command with its own message."""
     try:
-        answer = httpx.request(method, f"{url}{path}", headers=headers, timeout=300, **content)
-    except httpx.TransportError as error:
-        typer.echo(f"error: no answer from {url}: {error}", err=True)
-        raise typer.Exit(1) from error
-    if answer.is_success:
-        return answer
+        return content_of(_ask(url, key, method, path, **content), url)
+    except NoAnswer as error:
+        raise _end(error) from error
+
+
+def call_text(url: str, key: str, path: str) -> str:
+    """The text that a server answers with; anything else ends the command with its own message."""
     try:
-        message = answer.json()["error"]["message"]
+        answer = _ask(url, key, "GET", path)
+        if not answer.is_success:
+            content_of(answer, url)
+    except NoAnswer as error:
+        raise _end(error) from error
+    return answer.text
+
+
+def content_of(answer: "httpx.Response", url: str) -> dict[str, Any]:
+    """The object in a successful answer.
+
+    Raises:
+        NoAnswer: with the server's message where it refused, or the server is another one.
+    """
+    try:
+        content = answer.json()
+        if answer.is_success and isinstance(content, dict):
+            return content
+        message = content["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = f"{url} is no Tuneport server ({answer.status_code})"
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    raise NoAnswer(message)
+
+
+def _ask(url: str, key: str, method: str, path: str, **content: Any) -> "httpx.Response":
+    import httpx
+
+    try:
+        return httpx.request(method, f"{url}{path}", headers=authorization(key), timeout=300, **content)
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        raise NoAnswer(f"no answer from {url}: {error}") from error
+
+
+def _end(error: NoAnswer) -> typer.Exit:
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(1)
+
+
+def authorization(key: str) -> dict[str, str]:
+    """The header that shows a key; none without a key."""
+    if not (key.isascii() and key.isprintable()):
+        raise typer.BadParameter("the key holds characters that no key has; copy it again", param_hint="--key")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def given(value: str) -> str:
+    """A name or id that was typed; an empty one is most often a variable that is not set."""
+    if not value:
+        raise typer.BadParameter("it is empty")
+    return value
+
+
+def once(pairs: list[str]) -> dict[str, str]:
+    """Each `name=value` of a list, or `name` without a value; of a name that stands twice one would be lost."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name in values:
+            raise typer.BadParameter(f"{name!r} is given twice")
+        values[name] = value
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """What stands in a JSON file that was named."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} is not JSON in UTF-8: {error}") from error
+
+
+def fault(error: "ValidationError", content: Any = None) -> str:
+    """What is wrong with `content`, in the words of who wrote it."""
+    from server.http.wording import told
+
+    return told([{**one, "loc": ("body", *one["loc"])} for one in error.errors()], content)[0]

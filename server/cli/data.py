@@ -13,17 +13,26 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Training data on this machine.")
 
 Rows = Annotated[
-    Path, typer.Argument(help="JSONL: chat, prompt/completion or Alpaca; see docs/fine-tuning.md.", exists=True)
+    Path,
+    typer.Argument(
+        help="JSONL: chat, prompt/completion or Alpaca; see docs/fine-tuning.md.", exists=True, dir_okay=False
+    ),
 ]
 
 
 @app.command()
 def check(
     file: Rows,
-    validation: Annotated[Path | None, typer.Option(help="Rows that must not be in FILE.", exists=True)] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Rows that must not be in FILE.", exists=True, dir_okay=False)
+    ] = None,
     method: Annotated[Kind, typer.Option(help="What the rows are for.")] = "supervised",
-    model: Annotated[Path | None, typer.Option(help="Base model's folder, to count tokens with.", exists=True)] = None,
-    clean: Annotated[Path | None, typer.Option(help="Write a copy without what should not be trained on.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Base model's folder, to count tokens with.", exists=True, file_okay=False)
+    ] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Write a copy without what should not be trained on.", dir_okay=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Format, duplicates, leakage, contradictions, secrets, personal data, lengths. Status 1: a job would refuse it."""
@@ -62,4 +71,8 @@ def check(
 def _tokenizer(model: Path) -> tuple[Any, int]:
     from transformers import AutoConfig, AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).max_position_embeddings
+    try:
+        return AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).max_position_embeddings
+    except (OSError, ValueError, AttributeError) as error:  # what transformers raises, and a model without a context
+        wanted = f"{model} holds no model with a tokenizer; expected config.json and tokenizer.json, as on Hugging Face"
+        raise typer.BadParameter(wanted, param_hint="--model") from error

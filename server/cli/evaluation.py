@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from adapters.chat import template
+from server.cli.client import NoAnswer, authorization, content_of, fault, read_json
 from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData
@@ -27,10 +30,6 @@ AT_ONCE = 32
 TIMEOUT_SECONDS = 600
 
 
-class CannotEvaluate(Exception):
-    """Says why not."""
-
-
 def evaluate(
     model: str,
     against: str | None,
@@ -42,13 +41,13 @@ def evaluate(
     as_json: bool,
 ) -> int:
     """Print the comparison; return the exit status: 0 whatever the result, 1 where a grader or a model failed."""
-    console = Console()
+    console = Console(markup=False, highlight=False)
+    chosen = _graders(graders)
     try:
         rows = read(data, "supervised", "data", min_rows=1)
-        chosen = _graders(graders)
         asked = asyncio.run(_ask_both(url, key, model, against, rows, max_tokens, console))
-    except (InvalidTrainingData, CannotEvaluate) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+    except (InvalidTrainingData, NoAnswer) as error:
+        console.print(f"error: {error}", style="red", soft_wrap=True)
         return 1
     base, answers = asked
     items = [{"reference": row.answer, "messages": turns(row.prompt)} for row in rows]
@@ -67,8 +66,8 @@ def evaluate(
     else:
         _print(console, base, model, comparisons)
     for failure in failures:
-        Console(stderr=True).print(
-            f"error: the grader {failure.sentence()}", style="red", highlight=False, markup=False
+        Console(stderr=True, markup=False, highlight=False).print(
+            f"error: the grader {failure.sentence()}", style="red", soft_wrap=True
         )
     return 1 if failures else 0
 
@@ -76,26 +75,25 @@ def evaluate(
 def _graders(path: Path | None) -> Sequence[Grader]:
     if path is None:
         return DEFAULT_GRADERS
+    content = read_json(path)
+    several = content if isinstance(content, list) else [content]
     try:
-        content = json.loads(path.read_bytes())
-        return TypeAdapter(list[Grader]).validate_python(content if isinstance(content, list) else [content])
+        return TypeAdapter(list[Grader]).validate_python(several)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CannotEvaluate(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except ValueError as error:
-        raise CannotEvaluate(f"{path.name} is not JSON: {error}") from error
+        raise typer.BadParameter(f"{path}: {fault(error, several)}", param_hint="--graders") from error
 
 
 async def _ask_both(
     url: str, key: str, model: str, against: str | None, rows: Sequence[Row], max_tokens: int, console: Console
 ) -> tuple[str, list[list[str]]]:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    async with httpx.AsyncClient(
+        base_url=_base_url(url), headers=authorization(key), timeout=TIMEOUT_SECONDS
+    ) as client:
         base = against or (await _checked(client.get("/v1/models")))["data"][0]["id"]
         answers: list[list[str]] = []
         for name in (base, model):
             with Progress(console=console, transient=True) as progress:
-                bar = progress.add_task(name, total=len(rows))
+                bar = progress.add_task(escape(name), total=len(rows))
                 answers.append(await _ask(client, name, rows, max_tokens, lambda bar=bar: progress.advance(bar)))
         return base, answers
 
@@ -126,12 +124,16 @@ async def _ask(
 async def _checked(request: Any) -> dict[str, Any]:
     try:
         answer: httpx.Response = await request
-        content: dict[str, Any] = answer.json()
-    except (httpx.TransportError, ValueError) as error:
-        raise CannotEvaluate(f"no answer: {error!r}") from error
-    if not answer.is_success:
-        raise CannotEvaluate(content.get("error", {}).get("message", f"status {answer.status_code}"))
-    return content
+    except httpx.RequestError as error:
+        raise NoAnswer(f"no answer from {error.request.url}: {error}") from error
+    return content_of(answer, str(answer.url))
+
+
+def _base_url(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise NoAnswer(f"no answer from {url}: {error}") from error
 
 
 def _print(console: Console, base: str, model: str, comparisons: Sequence[Comparison]) -> None:
@@ -139,4 +141,4 @@ def _print(console: Console, base: str, model: str, comparisons: Sequence[Compar
         table = Table(*one.cells(), title=f"{one.grader}: {base} against {model}", title_justify="left")
         table.add_row(*one.cells().values())
         console.print(table)
-        console.print(one.sentence(), highlight=False, markup=False)
+        console.print(one.sentence())

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.database import connect
-from adapters.errors import AdapterError
+from adapters.errors import AdapterNotFound
 from adapters.registry import locate
 from server.cli.serving import find_base, offline_settings
 
@@ -34,7 +35,11 @@ def export(model: str, output: Path, kind: str, base: str | None, data_dir: Path
             adapter = str(Path(model).absolute())
         else:
             adapter = str(locate(connect(settings.database()), settings.data_dir / "adapters", model))
-    except (AdapterError, OSError, ValueError) as error:
+    except AdapterNotFound:
+        return _refuse(f"no version {model!r} is registered in {settings.data_dir}, and it is no folder")
+    except SQLAlchemyError as error:
+        return _refuse(f"the database of {settings.data_dir} cannot be read: {getattr(error, 'orig', error)}")
+    except (OSError, ValueError) as error:
         return _refuse(str(error))
     command = [sys.executable, "-P", "-m", "training.export"]
     command += [kind, str(described.path), adapter, str(output.absolute())]

@@ -3,15 +3,16 @@
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from server.cli.client import LOCAL, Key, Url, call
+from server.cli.client import LOCAL, Key, Url, call, call_text, given
 from server.state.status import ENDED, Status
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs of a running server.")
 
-JobId = Annotated[str, typer.Argument(help="ftjob-…, as `tuneport jobs list` shows it.")]
+JobId = Annotated[str, typer.Argument(help="ftjob-…, as `tuneport jobs list` shows it.", callback=given)]
 
 POLL_SECONDS = 1.0
 EVENTS_SHOWN = 8
@@ -20,7 +21,7 @@ EVENTS_SHOWN = 8
 @app.command("list")
 def list_jobs(url: Url = LOCAL, key: Key = "") -> None:
     """The last hundred jobs, newest first."""
-    for job in call(url, key, "GET", "/v1/fine_tuning/jobs?limit=100").json()["data"]:
+    for job in call(url, key, "GET", "/v1/fine_tuning/jobs?limit=100")["data"]:
         _print(job)
 
 
@@ -33,13 +34,11 @@ def watch(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
     with Live(console=Console(), refresh_per_second=4) as live:
         events: dict[str, dict[str, Any]] = {}
         while True:
-            job = call(url, key, "GET", f"/v1/fine_tuning/jobs/{job_id}").json()
-            page = call(url, key, "GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=100").json()
+            job = call(url, key, "GET", _path(job_id))
+            page = call(url, key, "GET", f"{_path(job_id)}/events?limit=100")
             news = {event["id"]: event for event in page["data"]}
             while page["has_more"] and page["last_id"] not in events:
-                page = call(
-                    url, key, "GET", f"/v1/fine_tuning/jobs/{job_id}/events?limit=100&after={page['last_id']}"
-                ).json()
+                page = call(url, key, "GET", f"{_path(job_id)}/events?limit=100&after={page['last_id']}")
                 news |= {event["id"]: event for event in page["data"]}
             events = dict(sorted((events | news).items(), key=lambda one: int(one[0].rpartition("-")[2])))
             live.update(_screen(job, list(events.values()), live.console.width), refresh=True)
@@ -53,19 +52,19 @@ def watch(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
 @app.command()
 def cancel(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
     """Cancel a job that has not ended."""
-    _print(call(url, key, "POST", f"/v1/fine_tuning/jobs/{job_id}/cancel").json())
+    _print(call(url, key, "POST", f"{_path(job_id)}/cancel"))
 
 
 @app.command()
 def pause(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
     """Stop a job after a last checkpoint."""
-    _print(call(url, key, "POST", f"/v1/fine_tuning/jobs/{job_id}/pause").json())
+    _print(call(url, key, "POST", f"{_path(job_id)}/pause"))
 
 
 @app.command()
 def resume(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
     """Go on with a paused job."""
-    _print(call(url, key, "POST", f"/v1/fine_tuning/jobs/{job_id}/resume").json())
+    _print(call(url, key, "POST", f"{_path(job_id)}/resume"))
 
 
 @app.command()
@@ -77,12 +76,16 @@ def report(
 ) -> None:
     """Base against fine-tuned: figures, answers side by side, what was forgotten, the gate's verdict."""
     form = "html" if output else "markdown"
-    answer = call(url, key, "GET", f"/v1/fine_tuning/jobs/{job_id}/report?format={form}")
+    answer = call_text(url, key, f"{_path(job_id)}/report?format={form}")
     if output is None:
-        typer.echo(answer.text)
+        typer.echo(answer)
     else:
-        output.write_text(answer.text, encoding="utf-8")
+        output.write_text(answer, encoding="utf-8")
         typer.echo(f"written: {output}")
+
+
+def _path(job_id: str) -> str:
+    return f"/v1/fine_tuning/jobs/{quote(job_id, safe='')}"
 
 
 def _print(job: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from adapters.base import BaseModel
+from server.cli.client import fault
 from server.settings import Settings
 
 logger = logging.getLogger("tuneport")
@@ -24,12 +25,7 @@ def serve(given: dict[str, Any]) -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     logging.getLogger("server").setLevel(logging.INFO)
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        _refuse(f"setting {place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, "))
+    settings = _settings(given)
     try:
         base = find_base(settings.model, settings.model_name)
     except (OSError, ValueError) as error:
@@ -43,9 +39,17 @@ def offline_settings(data_dir: Path | None, model: str | None = None) -> Setting
     wanted = {name: value for name, value in given.items() if value is not None}
     try:
         return Settings(**wanted)
-    except ValidationError:
-        unnamed: dict[str, Any] = {"model": "", **wanted}
-        return Settings(**unnamed)
+    except ValueError:
+        return _settings({"model": "", **wanted})
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        _refuse(f"settings: {fault(error)}")
+    except ValueError as error:
+        _refuse(f"tuneport.toml is no TOML in UTF-8 without a byte order mark: {error}")
 
 
 def find_base(model: str, name: str | None = None) -> BaseModel:

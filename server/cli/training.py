@@ -1,6 +1,5 @@
 """What `tuneport train` does: one job directory, one trainer process, and its events on the terminal."""
 
-import json
 import secrets
 import subprocess
 import time
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters import names
+from server.cli.client import fault, read_json
 from server.cli.serving import find_base
 from training.directory import TRAINER, JobDirectory
 from training.job import Failure, Method, Result, TrainingJob
@@ -32,7 +32,10 @@ def train(
     seed: int,
 ) -> int:
     """Train and say where the adapter is; return the exit status."""
-    console = Console()
+    console = Console(markup=False, highlight=False, soft_wrap=True)  # a path or a command stays in one piece
+    content: dict[str, Any] = {"type": method, "hyperparameters": wanted}
+    if grader is not None:
+        content["grader"] = read_json(grader)
     try:
         base = find_base(model)
         job = TrainingJob(
@@ -41,34 +44,26 @@ def train(
             base_path=base.path,
             training_file=data.resolve(strict=True),
             validation_file=validation.resolve(strict=True) if validation else None,
-            method=_method(method, grader, wanted),
+            method=TypeAdapter[Method](Method).validate_python(content),
             seed=seed,
         )
         name = names.mint(base.name, "personal", suffix, job.id[-8:])
     except ValidationError as error:
-        first = error.errors()[0]
-        console.print(f"[red]error:[/red] {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        console.print(f"error: {fault(error, content)}", style="red")
         return 2
     except (OSError, ValueError) as error:
-        console.print(f"[red]error:[/red] {error}")
+        console.print(f"error: {error}", style="red")
         return 2
     directory = JobDirectory.create((output / job.id).absolute(), job)
     outcome = follow(directory, console)
     if isinstance(outcome, Failure) or outcome is None:
-        console.print(f"[red]failed:[/red] {outcome.message if outcome else 'the trainer died'}", highlight=False)
+        console.print(f"failed: {outcome.message if outcome else 'the trainer died'}", style="red")
         console.print(f"trainer's log: {directory.log_file}")
         return 1
     console.print(f"adapter: {directory.adapter} (best of {len(outcome.checkpoints)}: step {outcome.best_step})")
     console.print(f"report: {directory.report_html}")
     console.print(f'to serve it: POST /admin/adapters {{"name": "{name}", "path": "{directory.adapter}"}}')
     return 0
-
-
-def _method(kind: str, grader: Path | None, wanted: dict[str, str]) -> Method:
-    content: dict[str, Any] = {"type": kind, "hyperparameters": wanted}
-    if grader is not None:
-        content["grader"] = json.loads(grader.read_bytes())
-    return TypeAdapter(Method).validate_python(content)
 
 
 def follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
@@ -91,6 +86,6 @@ def follow(directory: JobDirectory, console: Console) -> Result | Failure | None
                     figures = event["message"].partition(": ")[2]
                     progress.update(bar, total=step["total_steps"], completed=step["step"], description=figures)
                 else:
-                    progress.console.print(event["message"], highlight=False)
+                    progress.console.print(event["message"])
             time.sleep(0 if ended else POLL_SECONDS)
     return directory.outcome()

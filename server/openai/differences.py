@@ -137,6 +137,7 @@ BATCHES: Table = {
 def _graders(place: str) -> Table:
     return {
         f"{place}.graders": Narrower("All but `label_model`."),
+        f"{place}.image_tag": Taken("Python graders have one set of packages: the server's own."),
         f"{place}.input[].content": Narrower("Text only."),
         f"{place}.evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
     }
@@ -144,6 +145,7 @@ def _graders(place: str) -> Table:
 
 JOBS: Table = {
     "seed": Narrower("0 to 2,147,483,647."),
+    "method.reinforcement.hyperparameters.reasoning_effort": Taken("The models do not reason before they answer."),
     **_graders("method.reinforcement.grader"),
 }
 GRADERS: Table = _graders("grader")

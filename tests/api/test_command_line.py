@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -31,6 +32,9 @@ def test_the_command_line(
     # A model beside the adapter stays at home: it may be larger than what the server takes.
     (folder / "model.safetensors").write_bytes(b"")
     os.truncate(folder / "model.safetensors", 80 * 1024**2)
+    pickled = shutil.copytree(folder, folder.parent / "pickled")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    assert "adapter_model.bin: is a pickle" in tuneport("add", V1, str(pickled), status=1), "as by path"
     assert "registered" in tuneport("add", V1, str(folder))
     complaint = " ".join(
         tuneport("add", V1, str(folder.parent / "missing-on-purpose"), status=2).replace("│", " ").split()
@@ -49,5 +53,8 @@ def test_the_command_line(
     tuneport("unalias", ALIAS)
     tuneport("remove", V1)
     assert "does not exist" in tuneport("show", V1, status=1)
+    assert "does not exist" in tuneport("show", "ft:a?b#c", status=1)
+    jobs = CliRunner().invoke(app, ["jobs", "watch", "#"], env={"TUNEPORT_API_KEY": served.api_key})
+    assert "Could not find fine tune: #" in jobs.output
     monkeypatch.setenv("TUNEPORT_URL", "http://127.0.0.1:9")
     assert "no answer" in tuneport("list", status=1)

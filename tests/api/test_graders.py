@@ -46,6 +46,22 @@ def test_any_text_is_graded(text: str, http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "def grade(sample, item):\n  raise ValueError('\\ud83d' + chr(0))",
+        "raise ValueError(chr(0xd83d))\ndef grade(sample, item): return 1",
+    ],
+    ids=["called", "loaded"],
+)
+def test_whatever_a_graders_code_says_is_told(source: str, http: httpx.Client) -> None:
+    """Half of a character has no UTF-8: it came into the answer, and a job's events and figures, as it was."""
+    grader = {"type": "python", "name": "p", "source": source}
+    answer = http.post(f"{PATH}/run", json={"grader": grader, "model_sample": "x"})
+    assert answer.status_code == 200, answer.text
+    assert "\\ud83d" in answer.json()["metadata"]["errors"]["python_grader_runtime_error_details"]
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"grader": {**CHECK, "input": "{{" + " " * 2_000}}, "grader"),

@@ -1,5 +1,6 @@
 """What a check says: findings, each with its lines, and the report they make."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
@@ -8,6 +9,8 @@ from pydantic import BaseModel
 from training.data.rows import Row
 
 MAX_LINES_SHOWN = 20
+# What begins something in Markdown: not an underscore or a backslash within a word.
+_MARKS = re.compile(r"[`*<~|]|\\(?=[!-/:-@\[-`{-~])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\[(?=[^\]]*\][(:])")
 
 Level = Literal["error", "warning", "note"]
 
@@ -64,7 +67,7 @@ class DataReport(BaseModel):
                 if finding.lines
                 else ""
             )
-            lines.append(f"- **{finding.level}** `{finding.check}`: {finding.message}{where}")
+            lines.append(f"- **{finding.level}** `{finding.check}`: {literal(finding.message)}{where}")
         if not self.findings:
             lines.append("- nothing suspicious was found")
         return "\n".join(lines)
@@ -91,6 +94,11 @@ def found(check: str, level: Level, lines: Sequence[int], message: str) -> Itera
     """A finding about these lines; none where there are none."""
     if lines:
         yield Finding(check=check, level=level, message=message, count=len(lines), lines=list(lines[:MAX_LINES_SHOWN]))
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it stands: messages quote people's rows, `<b>` and `*` among them."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def shown(lines: Sequence[int], count: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 _BOM = "\ufeff"
 _WHITE = f" \t\r\n\f\v\x85\xa0\u2028\u2029{_BOM}"
 _MAX_QUOTED = 100
+_WORDS = {None: "null", True: "true", False: "false"}  # JSON's, not Python's
 _WANTED = "expected JSONL: UTF-8 text with one JSON object a line"
 _SIGNATURES = {
     b"\x1f\x8b": "gzip data",
@@ -95,7 +96,7 @@ def load(text: str, *, halves: bool = False) -> Any:
     except RecursionError as error:
         raise ValueError("not JSON: nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
+        raise ValueError(f"not JSON: {str(error).partition('; use sys.')[0]}") from error  # of numbers: Python's advice
     if not halves and ("\\ud" in text or "\\uD" in text):  # only an escape can hold half of a surrogate pair
         half = next(_halves(value), None)
         if half is not None:
@@ -119,7 +120,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def quoted(value: Any) -> str:
     """A value as a message quotes it, at most 100 characters: what is wrong may be a word of a megabyte."""
-    text = repr(value)
+    text = _WORDS[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
 
 

@@ -1,18 +1,25 @@
 """The turns of a row: OpenAI's messages and tools, each field used, refused by name, or told of in the report."""
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adapters.chat import template
-from training.data.jsonl import quoted
+from training.data.jsonl import load, quoted
+from training.wire import FUNCTION_NAME
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_EMPTY = ("system", "developer", "tool")
 _READ = {"role", "content", "name", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+# What is read of a part, a call and a tool; the SDK's parsed arguments are the others once more.
+_PART = {"type", *_TEXT_PARTS.values()}
+_CALL, _CALLED = {"id", "type", "function", "index"}, {"name", "arguments", "parsed_arguments"}
+_TOOL, _FUNCTION = {"type", "function"}, {"name": str, "description": str, "parameters": dict, "strict": bool}
+_KINDS = {str: "a text", dict: "an object", bool: "true or false"}
 _SCHEMA_VALUES = ("default", "const", "enum", "examples")  # where a JSON Schema's null is a value
+_SCHEMA_NAMES = ("properties", "patternProperties", "$defs", "definitions")  # whose keys may be called anything
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,34 @@ def present(content: dict[str, Any]) -> dict[str, Any]:
 def unread(messages: Any) -> set[str]:
     """The keys of messages that have no effect: no template is given them, and only assistants' turns are trained."""
     turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    found = {f"messages[].{key}" for turn in turns for key, value in turn.items() if key not in _READ and value}
+    parts, calls = _objects(turns, "content"), _objects(turns, "tool_calls")
+    found = {
+        *_beside("messages[]", turns, _READ),
+        *_beside("messages[].content[]", parts, _PART),
+        *_beside("messages[].tool_calls[]", calls, _CALL),
+        *_beside("messages[].tool_calls[].function", [call["function"] for call in calls], _CALLED),
+    }
     if any(turn.get("weight") and turn.get("role") != "assistant" for turn in turns):
         found.add("messages[].weight of turns that are not the assistant's")
     return found
+
+
+def unread_of_tools(row: Mapping[str, Any]) -> set[str]:
+    """The keys of a row's tools that have no effect: the server offers none, so no model will see them."""
+    tools = _objects([row], "tools")
+    functions = [tool["function"] for tool in tools]
+    return {*_beside("tools[]", tools, _TOOL), *_beside("tools[].function", functions, _FUNCTION)}
+
+
+def _objects(holders: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The objects in the lists under `name`."""
+    lists = [holder.get(name) for holder in holders]
+    return [one for some in lists if isinstance(some, list) for one in some if isinstance(one, dict)]
+
+
+def _beside(place: str, objects: Sequence[Mapping[str, Any]], known: Container[str]) -> set[str]:
+    """The keys with a value that are not among the known ones."""
+    return {f"{place}.{key}" for one in objects for key, value in one.items() if key not in known and value}
 
 
 def read(row: dict[str, Any], name: str, place: str = "") -> tuple[Message, ...]:
@@ -135,17 +166,16 @@ def _calls(calls: Any, role: str, where: str) -> tuple[dict[str, Any], ...]:
         raise ValueError(f"{where} is of role {role!r} and calls tools; only the assistant does")
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(call.get("id"), str):
+        if not isinstance(function, dict) or not isinstance(call.get("id"), str) or not call["id"]:
             raise ValueError(f'{where}.tool_calls: expected {{"id", "type": "function", "function": {{...}}}} for each')
         if not isinstance(function.get("name"), str) or not isinstance(function.get("arguments"), str):
             raise ValueError(f"{where}.tool_calls: a function has no name, or its arguments are no JSON text")
         try:
-            json.loads(function["arguments"] or "{}")
-        except RecursionError:
-            raise ValueError(f"{where}.tool_calls: arguments are nested too deeply") from None
-        except ValueError:
+            load(function["arguments"] or "{}", halves=True)
+        except ValueError as error:
+            why = str(error).removeprefix("not JSON: ")
             raise ValueError(
-                f"{where}.tool_calls: the arguments of the call {quoted(function['name'])} are no JSON"
+                f"{where}.tool_calls: the arguments of the call {quoted(function['name'])} are no JSON: {why}"
             ) from None
     return tuple(calls)
 
@@ -163,17 +193,33 @@ def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     tools = row.get("tools", [])
     if not isinstance(tools, list):
         raise ValueError(f"tools is {quoted(tools)}; expected a list")
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise ValueError('tools: expected {"type": "function", "function": {"name": ...}} for each')
+    offered = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    names = [tool["function"]["name"] for tool in offered]
+    if len(set(names)) < len(names):
+        raise ValueError("two tools have the same name")
     parallel = row.get("parallel_tool_calls", True)
     if not isinstance(parallel, bool):
         raise ValueError(f"parallel_tool_calls is {quoted(parallel)}; expected true or false")
     try:
-        return tuple(_unpadded(tool) for tool in tools)
+        return tuple(_unpadded(tool) for tool in offered)
     except RecursionError:
         raise ValueError("tools are nested too deeply") from None
+
+
+def _tool(given: Any, where: str) -> dict[str, Any]:
+    """A tool as the server offers it, key for key: templates write what they get in the order in which they get it."""
+    tool = present(given) if isinstance(given, dict) else {}
+    if tool.get("type", "function") != "function" or not isinstance(tool.get("function"), dict):
+        raise ValueError(f'{where}: expected {{"type": "function", "function": {{"name": ...}}}}')
+    function = present(tool["function"])
+    for key, kind in _FUNCTION.items():
+        if key in function and not isinstance(function[key], kind):
+            raise ValueError(f"{where}.function.{key} is {quoted(function[key])}; expected {_KINDS[kind]}")
+    if not re.match(FUNCTION_NAME, function.get("name", "")):
+        raise ValueError(
+            f"{where}.function.name is {quoted(function.get('name'))}; expected 1 to 64 letters, digits, _ and -"
+        )
+    return {"type": "function", "function": {key: function[key] for key in _FUNCTION if key in function}}
 
 
 def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], parallel: bool) -> None:
@@ -183,7 +229,7 @@ def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], pa
         ValueError: names the turn.
     """
     known = {tool["function"]["name"] for tool in tools}
-    waiting: set[str | None] = set()
+    waiting: set[str] = set()
     for index, message in enumerate(messages):
         for call in message.calls:
             if call["function"]["name"] not in known:
@@ -196,21 +242,25 @@ def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], pa
         if message.role == "tool":
             if message.call_id not in waiting:
                 raise ValueError(f"messages[{index}] answers the call {quoted(message.call_id)}, which nobody made")
-            waiting.discard(message.call_id)
+            waiting.remove(message.call_id)
         elif waiting:
-            first = min(call_id for call_id in waiting if call_id)
-            raise ValueError(f"messages[{index}] comes before the result of the call {quoted(first)}")
-        waiting.update(call["id"] for call in message.calls)
+            raise ValueError(f"messages[{index}] comes before the result of the call {quoted(min(waiting))}")
+        for call in message.calls:
+            if call["id"] in waiting:
+                raise ValueError(f"messages[{index}] has two calls of the id {quoted(call['id'])}; give each its own")
+            waiting.add(call["id"])
 
 
 def _unpadded(schema: Any, key: str = "") -> Any:
     """A tool without the nulls that `datasets` pads nested objects with; those that JSON Schema means stay."""
-    if isinstance(schema, dict) and key not in _SCHEMA_VALUES:
-        return {
-            name: _unpadded(value, name)
-            for name, value in schema.items()
-            if value is not None or name in ("default", "const")
-        }
-    if isinstance(schema, list) and key not in _SCHEMA_VALUES:
+    if isinstance(schema, list):
         return [_unpadded(value) for value in schema]
-    return schema
+    if not isinstance(schema, dict):
+        return schema
+    if key in _SCHEMA_NAMES:
+        return {name: _unpadded(value) for name, value in schema.items() if value is not None}
+    return {
+        name: value if name in _SCHEMA_VALUES else _unpadded(value, name)
+        for name, value in schema.items()
+        if value is not None or name in ("default", "const")
+    }

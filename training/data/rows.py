@@ -1,7 +1,7 @@
 """A line of training data, in every form that is taken; a faulty one says what is wrong with it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.data import messages as turns
@@ -130,7 +130,8 @@ def _example(given: dict[str, Any], line: int) -> Example:
     if not any(message.trained for message in messages):
         raise ValueError("every assistant turn has weight 0; there is nothing to learn")
     turns.check_calls(messages, tools, row.get("parallel_tool_calls", True))
-    unread = {key for key in row if key != form and key not in _FORMS[form]} | turns.unread(row.get("messages"))
+    unread = {key for key in row if key != form and key not in _FORMS[form]}
+    unread |= turns.unread(row.get("messages")) | turns.unread_of_tools(chat)
     return Example(messages, line, tools, tuple(sorted(unread)))
 
 
@@ -207,7 +208,7 @@ def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _untrained(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    return tuple(Message(message.role, message.content) for message in messages)
+    return tuple(replace(message, trained=False) for message in messages)
 
 
 _PARSERS: dict[Kind, Callable[[dict[str, Any], int], Row]] = {

@@ -70,14 +70,25 @@ def score(
         sampling["max_tokens"] = sampling.pop("max_completions_tokens")
     try:
         answer = _ask(judge, {"model": grader.model, "messages": messages, "temperature": 0, **sampling})
-        text, tokens = answer["choices"][0]["message"]["content"], int(answer["usage"]["total_tokens"])
     except httpx.HTTPStatusError as error:
         raise JudgeUnavailable(
             f"the judge answered {error.response.status_code}: {error.response.text[:300]}"
         ) from error
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        raise JudgeUnavailable(f"the judge did not answer: {error!r}") from error
-    return _number(str(text), low, high), tokens
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise JudgeUnavailable(f"the judge did not answer: {error}") from error
+    except ValueError as error:
+        raise JudgeUnavailable(f"the judge's answer is not JSON: {error}") from error
+    text, tokens = _read(answer)
+    return _number(text, low, high), tokens
+
+
+def _read(answer: Any) -> tuple[str, int]:
+    """The text of a chat completion, and the tokens it took; some servers count none."""
+    try:
+        text, usage = answer["choices"][0]["message"]["content"], answer.get("usage") or {}
+        return "" if text is None else str(text), int(usage.get("total_tokens") or 0)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise JudgeUnavailable("the judge's answer is no chat completion: expected choices[0].message") from error
 
 
 def _retryable(error: BaseException) -> bool:
@@ -89,7 +100,7 @@ def _retryable(error: BaseException) -> bool:
 @retry(
     retry=retry_if_exception(_retryable), stop=stop_after_attempt(4), wait=wait_exponential_jitter(1, 20), reraise=True
 )
-def _ask(judge: Judge, body: dict[str, Any]) -> dict[str, Any]:
+def _ask(judge: Judge, body: dict[str, Any]) -> Any:
     url, headers = f"{judge.url.rstrip('/')}/chat/completions", {"authorization": f"Bearer {judge.key}"}
     answer = httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
     return answer.raise_for_status().json()
@@ -100,7 +111,7 @@ def _number(text: str, low: float, high: float) -> float:
         parsed = json.loads(text)
         found = parsed["result"] if isinstance(parsed, dict) else parsed
         value = float(found)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         found = _RESULT.findall(text) or _NUMBER.findall(text)
         if not found:
             raise JudgeRefused(f"the judge answered {text[:200]!r}, which holds no number") from None

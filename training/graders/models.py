@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from training.graders.formula import check_formula
 from training.graders.templates import check_template
@@ -94,8 +94,8 @@ class JudgeSampling(Description):
 
     model_config = ConfigDict(frozen=True)
 
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: FiniteFloat | None = None
+    top_p: FiniteFloat | None = None
     seed: int | None = None
     max_completions_tokens: Annotated[int, Field(ge=1)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -107,7 +107,7 @@ class ScoreModel(_Grader):
     type: Literal["score_model"]
     model: Name
     input: Annotated[list[JudgeMessage], Field(min_length=1, max_length=MAX_JUDGE_MESSAGES)]
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
+    range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
     sampling_params: JudgeSampling | None = None
 
     @model_validator(mode="after")

@@ -88,7 +88,7 @@ def _process(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]
     with process:
         ready = _exchange(process, source, START_SECONDS)
         if "ready" not in ready:
-            return [Verdict(error=ready.get("error", "the source did not load"))] * len(cases)
+            return [_verdict({"error": "the source did not load", **ready})] * len(cases)
         for case in cases:
             answer = _exchange(process, case, SECONDS_A_CALL)
             verdicts.append(_verdict(answer))
@@ -125,7 +125,10 @@ def _verdict(answer: dict[str, Any]) -> Verdict:
     score = answer.get("score")
     if isinstance(score, float) and math.isfinite(score):
         return Verdict(score=score)
-    return Verdict(error=str(answer.get("error", f"its score is {score!r}, no finite number")))
+    error = str(answer.get("error", f"its score is {score!r}, no finite number"))
+    return Verdict(
+        error=error.encode("utf-8", "backslashreplace").decode()
+    )  # the code's words: any half of a character
 
 
 def _python_files() -> list[str]:

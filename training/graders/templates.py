@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+MAX_FILLED_CHARACTERS = 10_000_000  # ten thousand holes fit into a template, and a row may have a megabyte for each
+
 _HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace within: a search takes as long as the template, no longer
 _PATH = re.compile(r"(item|sample)((?:\.\w+|\[\d+\]|\[(?:'[^']*'|\"[^\"]*\")\])*)")
 _ANSWERS = re.compile(r"sample(?:\.output_json|\[['\"]output_json['\"]\])(?=[.\[])")
+_HALF = re.compile("[\ud800-\udfff]")  # an answer's JSON may hold one, escaped
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
@@ -39,17 +42,27 @@ def check_template(template: str) -> None:
 
 
 def fill(template: str, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
-    """The template with its holes filled; what is no string is written as JSON.
+    """The template with its holes filled; what is no string is written as JSON, half of a character as U+FFFD.
 
     Args:
         item: the row's own fields.
         sample: of `sample_of`.
 
     Raises:
-        InvalidPath: a path leads nowhere.
+        InvalidPath: a path leads nowhere, or all together to `MAX_FILLED_CHARACTERS`.
     """
     names = {"item": item, "sample": sample}
-    return _HOLE.sub(lambda hole: _text(_follow(hole.group(1).strip(), names)), template)
+    length = 0
+
+    def filled(hole: re.Match[str]) -> str:
+        nonlocal length
+        text = _text(_follow(hole.group(1).strip(), names))
+        length += len(text)
+        if length > MAX_FILLED_CHARACTERS:
+            raise InvalidPath(f"the filled template has more than {MAX_FILLED_CHARACTERS} characters")
+        return text
+
+    return _HALF.sub("\ufffd", _HOLE.sub(filled, template))
 
 
 def sample_of(text: str) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def _follow(path: str, names: Mapping[str, Any]) -> Any:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, TypeError, ValueError):
-            there = sorted(value)[:20] if isinstance(value, Mapping) else type(value).__name__
+            there = sorted(value)[:20] if isinstance(value, Mapping) else "what is no object"
             error = InvalidPath(f"{path!r}: no {key!r} in {there}"[:1_000])
             error.in_answer = _ANSWERS.match(path) is not None
             raise error from None

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from training.data.findings import DataReport
+from training.data.findings import DataReport, literal
 from training.data.rows import Row
 from training.directory import JobDirectory, read_lines
 from training.job import Result, TrainingJob
@@ -60,6 +60,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["literal"] = literal
     values: dict[str, Any] = {
         "job": job,
         "data": data,

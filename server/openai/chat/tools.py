@@ -7,9 +7,8 @@ from pydantic import ConfigDict, Field
 from server.errors import InvalidRequest
 from server.inference.engine import Tools
 from server.openai.chat.structure import AnySchema
-from training.wire import WithoutNulls
+from training.wire import FUNCTION_NAME, WithoutNulls
 
-NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
 MAX_TOOLS = 128  # OpenAI's
 
 
@@ -18,7 +17,7 @@ class Function(WithoutNulls):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
     description: str | None = None
     parameters: AnySchema | None = None
     strict: bool | None = None

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from adapters import names
 from server.errors import Forbidden, NotFound
 from server.http.identity import Caller
-from server.openai.fine_tuning.requests import ACCEPT_FINDINGS, RETENTION_FILE, JobRequest
+from server.openai.fine_tuning.requests import RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
 from server.services import Services, Use
 from server.state.jobs import JobRow, NewJob
@@ -36,7 +36,7 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         method=method,
         gate=gate,
-        accept_findings=body.label(ACCEPT_FINDINGS) == "true",
+        accept_findings=body.accepts_findings(),
         integrations=[one.model_dump() for one in body.integrations or []],
         labels=body.metadata,
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from adapters import names
+from adapters.errors import InvalidName
 from server.errors import InvalidRequest
 from server.http.wording import told
 from server.openai.wire import Metadata
@@ -99,8 +100,24 @@ class JobRequest(Description):
             known = ", ".join(GATE + field for field in Gate.model_fields)
             raise InvalidRequest(f"{message.removesuffix('.')}; there are {known}", param) from None
         if gate.alias is not None:
-            names.check(gate.alias)
+            try:
+                names.check(gate.alias)
+            except InvalidName as error:
+                raise InvalidRequest(f"{GATE}alias: {error}", f"metadata.{GATE}alias") from error
         return gate
+
+    def accepts_findings(self) -> bool:
+        """Whether to train on data in which secrets or leakage were found.
+
+        Raises:
+            InvalidRequest: it says neither true nor false.
+        """
+        said = self.label(ACCEPT_FINDINGS)
+        if said is not None and said.lower() not in ("true", "false"):
+            raise InvalidRequest(
+                f"{ACCEPT_FINDINGS} is {said!r}; expected 'true' or 'false'", f"metadata.{ACCEPT_FINDINGS}"
+            )
+        return said is not None and said.lower() == "true"
 
     def needs_admin(self, gate: Gate, default: Gate) -> str | None:
         """The first of the metadata by which the job would change what others are served; None: there is none.

@@ -13,7 +13,7 @@ from adapters.base import BaseModel
 from adapters.database import connect
 from adapters.errors import InvalidAdapter
 from adapters.files import documents
-from adapters.files.validate import CONFIG, Limits
+from adapters.files.validate import CONFIG, Limits, check
 from adapters.manifest import Manifest
 from adapters.registry import Registry
 from adapters.store import Store
@@ -154,6 +154,50 @@ def test_a_wrong_manifest_is_named(
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InvalidAdapter, match=problem):
         open_registry(tmp_path, tiny_base).register(NAME, folder, owned_by="acme")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (CONFIG, {"r": "8"}, f'{CONFIG}.r: is "8"; expected an integer'),
+        (CONFIG, {"r": None}, f"{CONFIG}.r: is missing"),
+        (CONFIG, {"use_rslora": "yes"}, f'{CONFIG}.use_rslora: is "yes"; expected true or false'),
+        (CONFIG, {"target_modules": {}}, f"{CONFIG}.target_modules: is {{}}; expected an array or a string"),
+        (CONFIG, {"target_modules": ["q_proj", 1]}, f"{CONFIG}.target_modules.1: is 1; expected a string"),
+        (CONFIG, {"rank_pattern": []}, f"{CONFIG}.rank_pattern: is []; expected an object"),
+        (CONFIG, {"rank_pattern": {"q_proj": None}}, f"{CONFIG}.rank_pattern.q_proj: is null; expected an integer"),
+        (CONFIG, {"peft_type": "IA3"}, f"{CONFIG}.peft_type: is \"IA3\"; expected 'LORA'"),
+        (CONFIG, {"use_dora": True}, f"{CONFIG}.use_dora: is true, which is not supported"),
+        (MANIFEST, {"base_model": "tiny", "x": 1}, f"{MANIFEST}.x: is unknown; take it out"),
+        (MANIFEST, {"sampling": []}, f"{MANIFEST}.sampling: is []; expected an object"),
+        (MANIFEST, {"system_prompt": True}, f"{MANIFEST}.system_prompt: is true; expected a string"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_the_words_of_json(
+    file: str, content: dict[str, Any], message: str, make_adapter: MakeAdapter, tiny_base: BaseModel
+) -> None:
+    folder = make_adapter(tiny_base)
+    before = json.loads((folder / file).read_text()) if file == CONFIG else {}
+    (folder / file).write_text(json.dumps(before | content))
+    with pytest.raises(InvalidAdapter) as refused:
+        check(folder, tiny_base, Limits(max_rank=16))
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "true", '"x"', "5"])
+def test_a_value_that_is_no_object_is_called_what_it_is(content: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(InvalidAdapter, match=f"holds {'an array' if content == '[]' else content}; expected an object"):
+        documents.read(tmp_path / CONFIG)
+
+
+@pytest.mark.parametrize("name", ["SomeOrg/tiny", "/mnt/models/tiny/", "unsloth/tiny-bnb-4bit"])
+def test_a_manifest_may_name_the_base_as_another_machine_does(
+    name: str, make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    folder = make_adapter(tiny_base)
+    (folder / MANIFEST).write_text(json.dumps({"base_model": name}))
+    open_registry(tmp_path, tiny_base).register(NAME, folder, owned_by="acme")
 
 
 def test_null_is_absent_in_a_manifest(tmp_path: Path) -> None:

@@ -159,3 +159,44 @@ def test_copies_of_the_bases_embeddings_are_left_out(
         adopt(folder, tiny_base)
         with pytest.raises(InvalidAdapter, match="save_embedding_layers=False"):
             check(folder, tiny_base, Limits(16))
+
+
+def of_another_adapter(key: str) -> str:
+    return key.replace(".weight", ".reference.weight")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda key: key.replace(".weight", ".default.weight"), of_another_adapter),
+        (as_is, of_another_adapter),
+        (as_is, lambda key: key.removeprefix(PREFIX)),
+        (as_is, lambda key: "module." + key),
+    ],
+    ids=["two adapters of a state dict", "an adapter beside its reference", "torchtune's beside PEFT's", "DDP's twice"],
+)
+def test_two_tensors_for_one_weight_are_refused_with_both(
+    first: Rename, second: Rename, tiny_base: BaseModel, make_adapter: MakeAdapter
+) -> None:
+    """Not one of them served, and the other lost."""
+    folder = make_adapter(tiny_base, modules=("q_proj",))
+    tensors = load_file(folder / WEIGHTS)
+    save_file(
+        {first(key): tensor for key, tensor in tensors.items()}
+        | {second(key): 2 * tensor for key, tensor in tensors.items()},
+        folder / WEIGHTS,
+    )
+    with pytest.raises(InvalidAdapter, match="holds two adapters") as refused:
+        adopt(folder, tiny_base)
+    assert any(
+        {refused.value.key, refused.value.problem.split()[5].rstrip(":")} == {first(key), second(key)}
+        for key in tensors
+    )
+
+
+def test_lora_of_an_embedding_is_called_so(tiny_base: BaseModel, make_adapter: MakeAdapter) -> None:
+    key = f"{PREFIX}model.embed_tokens.lora_embedding_A"
+    folder = make_adapter(tiny_base, edit=lambda tensors: tensors.update({key: torch.ones(8, 4)}))
+    adopt(folder, tiny_base)
+    with pytest.raises(InvalidAdapter, match="LoRA of an embedding"):
+        check(folder, tiny_base, Limits(max_rank=16))

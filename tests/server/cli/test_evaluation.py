@@ -53,6 +53,16 @@ def test_the_figures_are_those_of_a_proof(
         assert all(cell in text for cell in one.cells().values())
 
 
+def test_a_graders_name_is_no_markup(
+    monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"type": "string_check", "name": "[b]x[/i]", "operation": "eq", "input": "a", "reference": "a"}
+    graders = tmp_path / "grader.json"
+    graders.write_text(json.dumps(content))
+    assert evaluated(monkeypatch, data, graders, as_json=False) == 0
+    assert "[b]x[/i]: base against ft:x" in capsys.readouterr().out
+
+
 def test_a_grader_that_fails_is_an_error_and_no_score(
     monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from server.errors import InvalidRequest
 from server.openai.fine_tuning.requests import JobRequest
+from training.job import Gate
 
 GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"}
 
@@ -173,3 +174,27 @@ def test_a_jobs_own_method_and_hyperparameters_are_a_new_jobs(kind: str, mode: A
     assert job.method is not None
     again = request(method=job.method.model_dump(mode=mode), hyperparameters=job.hyperparameters.model_dump(mode=mode))
     assert again.wanted() == first
+
+
+@pytest.mark.parametrize("key", ["min_gain", "min_score", "max_kl", "max_retention_loss"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_a_threshold_is_a_finite_number(key: str, value: str) -> None:
+    """Nothing is below NaN: such a gate would let everything through, and in a job's record both become null."""
+    with pytest.raises(InvalidRequest) as refused:
+        request(metadata={f"gate.{key}": value}).gate(Gate())
+    assert refused.value.param == f"metadata.gate.{key}"
+
+
+def test_a_gates_alias_is_named_where_it_stands() -> None:
+    with pytest.raises(InvalidRequest, match="not a fine-tuned model's name") as refused:
+        request(metadata={"gate.alias": "acme"}).gate(Gate())
+    assert refused.value.param == "metadata.gate.alias"
+
+
+def test_accepted_findings_are_said_clearly() -> None:
+    for said, meant in ((None, False), ("true", True), ("True", True), ("FALSE", False)):
+        assert request(metadata={"accept_findings": said}).accepts_findings() is meant
+    for said in ("yes", "1", "", "secrets"):
+        with pytest.raises(InvalidRequest) as refused:
+            request(metadata={"accept_findings": said}).accepts_findings()
+        assert refused.value.param == "metadata.accept_findings"

@@ -1,11 +1,14 @@
 """Every check finds what it is for, and nothing in clean data."""
 
+import io
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.markdown import Markdown
 
 from training.data.check import check
 from training.data.findings import DataReport
@@ -269,6 +272,16 @@ def test_preferences_and_tasks_are_read_too(tmp_path: Path) -> None:
     tasks = [{"messages": row["messages"][:1], "city": city} for row, city in zip(CLEAN, CITIES, strict=True)]
     assert check(write(tmp_path / "t.jsonl", tasks), "reinforcement").findings == []
     assert found(check(write(tmp_path / "t.jsonl", [*tasks, CLEAN[0]]), "reinforcement")) == {"format": [31]}
+
+
+@pytest.mark.parametrize("answer", ["<b>yes</b>", "*a* `b` _c_", "[a](b)", "&lt;", r"\*", "~~x~~", "snake_case"])
+def test_the_report_shows_what_stands_in_rows(answer: str, tmp_path: Path) -> None:
+    """Markdown would take it for a mark of its own, and leave it out."""
+    rows = [chat(f"question {number}?", answer) for number in range(30)]
+    printed = io.StringIO()
+    report = check(write(tmp_path / "rows.jsonl", rows))
+    Console(file=printed, width=500).print(Markdown(report.markdown()))
+    assert f"answers are {answer!r}" in printed.getvalue()
 
 
 def test_the_markdown_names_level_check_and_lines(tmp_path: Path) -> None:

@@ -141,5 +141,6 @@ def test_a_cleaned_copy_is_utf8_with_a_row_a_line(tmp_path: Path) -> None:
 
 def test_a_quoted_value_is_short() -> None:
     assert quoted("ab") == "'ab'"
+    assert [quoted(value) for value in (None, True, False, 1, 0)] == ["null", "true", "false", "1", "0"]
     assert quoted("\ud83d") == "'\\ud83d'"
     assert len(quoted("x" * 1_000_000)) == 101

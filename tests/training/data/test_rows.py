@@ -4,17 +4,23 @@ import json
 import random
 from typing import Any
 
+import openai
 import pytest
 from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageFunctionToolCall
 from openai.types.chat.chat_completion_message_function_tool_call import Function
+from pydantic import BaseModel
 
+from server.openai.chat.tools import Tool, choose
 from training.data.rows import Example, Pair, Row, Task, parse
 from training.kinds import Kind
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
-CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
-TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+CALL: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "find", "parameters": {"type": "object", "properties": {}}},
+}
 PAIR = {
     "input": {"messages": [USER]},
     "preferred_output": [ANSWER],
@@ -64,6 +70,42 @@ def test_padded_tools_are_those_that_will_be_offered() -> None:
     city = {"type": "string", "enum": ["a", None], "default": None}
     parameters = {"type": "object", "properties": {"city": city}}
     assert example.tools == ({"type": "function", "function": {"name": "find", "parameters": parameters}},)
+
+
+def test_parameters_may_have_the_names_of_json_schema() -> None:
+    """Padded, every tool of a data set has those that one of them has."""
+    number = {"type": "number"}
+    names = ("default", "const", "enum", "properties", "type")
+    padded_properties = dict.fromkeys(names) | {"enum": {**number, "description": None}, "properties": number}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": padded_properties}}}
+    example = row({"messages": [USER, ANSWER], "tools": [tool]})
+    assert isinstance(example, Example)
+    assert example.tools[0]["function"]["parameters"] == {"properties": {"enum": number, "properties": number}}
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    country: str | None = None
+
+
+SHUFFLED = {
+    "function": {"strict": None, "parameters": {"type": "object"}, "description": "Finds.", "name": "find"},
+    "type": "function",
+}
+
+
+@pytest.mark.parametrize(
+    "tool", [TOOL, SHUFFLED, openai.pydantic_function_tool(City)], ids=["plain", "shuffled", "the SDK's helper's"]
+)
+def test_a_tool_is_written_in_training_as_the_server_writes_it(tool: Any) -> None:
+    """Key by key in one order: a template writes it as it comes, and other text is another prompt."""
+    example = row({"messages": [USER, ANSWER], "tools": [tool]})
+    assert isinstance(example, Example)
+    offered = choose([Tool.model_validate(tool)], None, parallel=True)
+    assert offered is not None
+    assert json.dumps(example.tools) == json.dumps(offered.functions)
 
 
 @pytest.mark.parametrize("mode", ["python", "json"])
@@ -120,7 +162,7 @@ LOST: dict[str, tuple[Any, str]] = {
     "a user's refusal": ({"messages": [{"role": "user", "content": None, "refusal": "no"}, ANSWER]}, "refusal"),
     "weight of a word": (answered(weight="1"), "expected 0 or 1"),
     "call id at a user": ({"messages": [{**USER, "tool_call_id": "c1"}, ANSWER]}, "only the role 'tool'"),
-    "result without its call": ({"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]}, "tool_call_id is None"),
+    "result without its call": ({"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]}, "tool_call_id is null"),
     "result of a list": (
         {"messages": [USER, {"role": "tool", "tool_call_id": ["c"], "content": "x"}, ANSWER]},
         "tool_call_id",
@@ -133,6 +175,42 @@ LOST: dict[str, tuple[Any, str]] = {
         "parallel_tool_calls is 'no'",
     ),
     "a word of a megabyte": ({"messages": [{"role": "x" * 1_000_000, "content": "x"}]}, "^.{0,300}$"),
+    "two calls of one id": (
+        {
+            "messages": [
+                USER,
+                {**ANSWER, "tool_calls": [CALL, CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "x"},
+            ],
+            "tools": [TOOL],
+        },
+        r"messages\[1\] has two calls of the id 'c1'",
+    ),
+    "a call without an id": (
+        {"messages": [USER, {**ANSWER, "tool_calls": [{**CALL, "id": ""}]}, USER, ANSWER], "tools": [TOOL]},
+        r"messages\[1\].tool_calls: expected",
+    ),
+    "an argument twice": (
+        answered(tool_calls=[{**CALL, "function": {"name": "find", "arguments": '{"a": 1, "a": 2}'}}]),
+        "the arguments of the call 'find' are no JSON: the key 'a' stands twice",
+    ),
+    "NaN in arguments": (
+        answered(tool_calls=[{**CALL, "function": {"name": "find", "arguments": '{"a": NaN}'}}]),
+        "NaN is no JSON",
+    ),
+    "a schema as text": (
+        {"messages": [USER, ANSWER], "tools": [{"type": "function", "function": {"name": "f", "parameters": "{}"}}]},
+        r"tools\[0\].function.parameters is '{}'; expected an object",
+    ),
+    "a tool that nobody can offer": (
+        {"messages": [USER, ANSWER], "tools": [{"type": "function", "function": {"name": "a.b"}}]},
+        r"tools\[0\].function.name is 'a.b'",
+    ),
+    "a tool of another kind": (
+        {"messages": [USER, ANSWER], "tools": [{"type": "web_search", "function": {"name": "f"}}]},
+        r"tools\[0\]: expected",
+    ),
+    "two tools of one name": ({"messages": [USER, ANSWER], "tools": [TOOL, TOOL]}, "two tools have the same name"),
     "deep arguments": (
         answered(tool_calls=[{**CALL, "function": {"name": "find", "arguments": "[" * 100_000}}]),
         "nested|no JSON",
@@ -177,6 +255,29 @@ def test_fields_that_nothing_reads_are_told_of() -> None:
     assert row({"messages": [{**USER, "name": "Ann"}], "anything": 1}, "reinforcement").unread == ()
     with pytest.raises(ValueError, match=r"messages\[0\].name is 5; expected a text"):
         row({"messages": [{**USER, "name": 5}, ANSWER]})
+
+
+def test_fields_within_parts_calls_and_tools_are_told_of_too() -> None:
+    part = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}, "image_url": None}
+    call = {**CALL, "custom": {"input": "x"}, "function": {**CALL["function"], "output": "y", "parsed_arguments": {}}}
+    tool = {**TOOL, "strict": True, "function": {**TOOL["function"], "returns": "z"}}
+    messages = [{"role": "user", "content": [part]}, {**ANSWER, "tool_calls": [call]}]
+    assert row({"messages": messages, "tools": [tool]}).unread == (
+        "messages[].content[].cache_control",
+        "messages[].tool_calls[].custom",
+        "messages[].tool_calls[].function.output",
+        "tools[].function.returns",
+        "tools[].strict",
+    )
+
+
+def test_names_are_kept_in_prompts_of_every_method() -> None:
+    """A template that shows them shows them in serving."""
+    ann = {**USER, "name": "Ann"}
+    pair, task = row({**PAIR, "input": {"messages": [ann]}}, "dpo"), row({"messages": [ann]}, "reinforcement")
+    assert isinstance(pair, Pair)
+    assert isinstance(task, Task)
+    assert [message.name for message in (*pair.prompt, *task.prompt)] == ["Ann", "Ann"]
 
 
 def test_empty_system_and_tool_turns_are_taken() -> None:

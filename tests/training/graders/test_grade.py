@@ -252,6 +252,14 @@ def test_null_means_absent_in_graders_and_what_they_answer_is_taken_again() -> N
         assert grader(**first.model_dump(mode="json")) == first
 
 
+def test_a_template_cannot_fill_the_memory() -> None:
+    """9,000 holes of a field of a megabyte are nine gigabytes."""
+    content = {**EQUAL, "reference": "{{item.a}}" * 9_000}
+    result = one({**content, "operation": "eq"}, "x", {"answer": "x", "a": "a" * 1_000_000})
+    assert result.failed
+    assert "more than 10000000 characters" in result.faults["invalid_variable_error"]
+
+
 def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
     content = {
         "type": "multi",
@@ -265,16 +273,16 @@ def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
 
 
 class _Model(http.server.BaseHTTPRequestHandler):
-    """A model behind OpenAI's API that says what `answers` holds next."""
+    """A model behind OpenAI's API that says what `answers` holds next; bytes are a whole body."""
 
-    answers: ClassVar[list[tuple[int, str]]] = []
+    answers: ClassVar[list[tuple[int, str | bytes]]] = []
     bodies: ClassVar[list[dict[str, Any]]] = []
 
     def do_POST(self) -> None:
         self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         status, text = self.answers.pop(0)
         content = {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 7}}
-        body = json.dumps(content).encode()
+        body = text if isinstance(text, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -335,6 +343,45 @@ def test_score_model_asks_a_judge(judge: Judge, monkeypatch: pytest.MonkeyPatch)
 def test_the_judges_last_word_counts(text: str, score: float, judge: Judge) -> None:
     _Model.answers += [(200, text)]
     assert grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0].score == score
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"choices": []}', "no chat completion"),
+        (b'{"choices": [{"message": null}]}', "no chat completion"),
+        (b"[]", "no chat completion"),
+        (b'{"choices": [{"message": {"content": "1"}}], "usage": {"total_tokens": 1e999}}', "no chat completion"),
+        (b"<html>", "not JSON"),
+    ],
+)
+def test_a_judge_that_answers_anything_else_is_at_fault_itself(body: bytes, said: str, judge: Judge) -> None:
+    _Model.answers += [(200, body)]
+    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
+    assert result.failed
+    assert said in result.faults["model_grader_server_error"]
+    assert "Error" not in result.faults["model_grader_server_error"], "no name of Python's"
+
+
+@pytest.mark.parametrize("usage", ["", ', "usage": null', ', "usage": {}'])
+def test_a_judge_need_not_count_tokens(usage: str, judge: Judge) -> None:
+    _Model.answers += [(200, f'{{"choices": [{{"message": {{"content": "5"}}}}]{usage}}}'.encode())]
+    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
+    assert (result.score, result.tokens) == (5, {"judge-1": 0})
+
+
+@pytest.mark.parametrize("content", ["null", '"\\ud83d"', '"{\\"result\\": 1' + "0" * 400 + '}"'])
+def test_a_judge_without_a_number_is_refused(content: str, judge: Judge) -> None:
+    _Model.answers += [(200, f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'.encode())]
+    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
+    assert "model_grader_parse_error" in result.faults
+
+
+def test_half_a_character_in_an_answers_json_reaches_the_judge_mended(judge: Judge) -> None:
+    _Model.answers += [(200, "5")]
+    asks = {**SCORE, "input": [{"role": "user", "content": "{{sample.output_json.a}} {{sample.output_json}}"}]}
+    assert grade(grader(**asks), [{}], ['{"a": "\\ud83d"}'], judge)[0].score == 5
+    assert _Model.bodies[0]["messages"][0]["content"] == '\ufffd {"a": "\ufffd"}'
 
 
 def test_all_sampling_reaches_the_judge(judge: Judge) -> None:

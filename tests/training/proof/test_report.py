@@ -1,9 +1,12 @@
 """The page: one file that needs nothing else, escapes what it shows, and draws even a single point."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.markdown import Markdown
 
 from tests.training.proof.test_gate import FAILURE, evaluation
 from training.data.findings import DataReport
@@ -64,6 +67,14 @@ def test_the_page_is_one_file_and_escapes_everything(tmp_path: Path, proof: Eval
     assert "<script" not in page
     assert not re.findall(r"(?:src|href)=|url\(|@import", page), "it works offline"
     assert page.count("&lt;script&gt;") >= 15
+
+
+def test_the_markdown_shows_texts_as_they_stand(tmp_path: Path, proof: Evaluation) -> None:
+    """A reader of Markdown leaves out tags, and ends a cell at a bar."""
+    _, markdown = written(tmp_path, proof)
+    printed = io.StringIO()
+    Console(file=printed, width=1000).print(Markdown(markdown))
+    assert printed.getvalue().count(EVIL) == 3 * 4 + 1  # three rows' four texts, and what was said of Poland
 
 
 def test_page_and_markdown_open_with_the_sentence_and_show_the_same_figures(tmp_path: Path, proof: Evaluation) -> None:
