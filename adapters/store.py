@@ -7,6 +7,7 @@ appear by one rename; a mark under `.unsettled/` says for which digest the regis
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -77,6 +78,10 @@ class Store:
             names = counting(source)
         except OSError as error:  # a name too long for the file system, no permission
             raise InvalidAdapter(source.name, f"cannot be read: {error.strerror}") from error
+        if not any((source / name).is_file() for name in (validate.CONFIG, full.CONFIG)):
+            inside = sorted(path.parent.name for path in itertools.islice(source.glob(f"*/{validate.CONFIG}"), 5))
+            if inside:
+                raise InvalidAdapter(validate.CONFIG, f"is missing; name one of its folders: {', '.join(inside)}")
         for name in (*names, *validate.PICKLES):
             file = source / name
             if file.is_symlink():

@@ -7,8 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from server.cli import adapters, data, jobs
-from server.cli.client import LOCAL, Key, Url, once
-from training.kinds import Kind
+from server.cli.client import LOCAL, Key, Method, Url, once
 
 
 class Commands(TyperGroup):
@@ -90,7 +89,7 @@ def train(
         Path | None, typer.Option(help="JSONL; default: a tenth of the data.", exists=True, dir_okay=False)
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the job's directory.")] = Path("var/training"),
-    method: Annotated[Kind, typer.Option(help="How it is trained.")] = "supervised",
+    method: Method = "supervised",
     grader: Annotated[
         Path | None, typer.Option(help="OpenAI's grader as JSON, for reinforcement.", exists=True, dir_okay=False)
     ] = None,

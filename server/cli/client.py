@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from training.kinds import KINDS, Kind
+
 if TYPE_CHECKING:
     import httpx
     from pydantic import ValidationError
@@ -92,6 +94,18 @@ def once(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{name!r} is given twice")
         values[name] = value
     return values
+
+
+def known_kind(typed: str) -> str:
+    """A kind of training that was typed."""
+    if typed not in KINDS:
+        raise typer.BadParameter(f"{typed!r} is none of {', '.join(KINDS)}")
+    return typed
+
+
+Method = Annotated[
+    Kind, typer.Option(parser=known_kind, metavar="|".join(KINDS), help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+]
 
 
 def read_json(path: Path) -> Any:

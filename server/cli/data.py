@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from training.kinds import Kind
+from server.cli.client import Method
 
 if TYPE_CHECKING:
     from training.data.findings import DataReport
@@ -26,7 +26,7 @@ def check(
     validation: Annotated[
         Path | None, typer.Option(help="Rows that must not be in FILE.", exists=True, dir_okay=False)
     ] = None,
-    method: Annotated[Kind, typer.Option(help="What the rows are for.")] = "supervised",
+    method: Method = "supervised",
     model: Annotated[
         Path | None, typer.Option(help="Base model's folder, to count tokens with.", exists=True, file_okay=False)
     ] = None,

@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -139,6 +140,15 @@ except OSError as error:
     assert registry.list() == []
     assert not any(path.is_file() for path in (tmp_path / "adapters").rglob("*"))
     registry.register(NAME, source, owned_by="acme")
+
+
+def test_a_folder_of_adapters_names_them(make_adapter: MakeAdapter, tiny_base: BaseModel, tmp_path: Path) -> None:
+    """As trainers leave it that save a folder a checkpoint, and nothing above."""
+    run = tmp_path / "run"
+    for step in (100, 200):
+        shutil.copytree(make_adapter(tiny_base), run / f"checkpoint-{step}")
+    with pytest.raises(InvalidAdapter, match="name one of its folders: checkpoint-100, checkpoint-200"):
+        open_registry(tmp_path, tiny_base).register(NAME, run, owned_by="acme")
 
 
 REGISTER = """os.mkdir adapters/.staging/*

@@ -1,21 +1,24 @@
 """OpenAI's graders, each on answers that should and should not score."""
 
-import http.server
-import json
-import threading
 import time
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from training.graders.grade import Grade, grade
-from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.graders.similarity import similarity
 
 EQUAL = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+
+SCORE = {
+    "type": "score_model",
+    "name": "j",
+    "model": "judge-1",
+    "input": [{"role": "user", "content": "Rate {{sample.output_text}} for {{item.q}}"}],
+    "range": [0, 10],
+}
 
 
 def grader(**content: Any) -> Grader:
@@ -270,131 +273,6 @@ def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
     result = one(content, "Rome", {"answer": "Paris"})
     assert result.score == 0
     assert "formula_parse_error" in result.faults
-
-
-class _Model(http.server.BaseHTTPRequestHandler):
-    """A model behind OpenAI's API that says what `answers` holds next; bytes are a whole body."""
-
-    answers: ClassVar[list[tuple[int, str | bytes]]] = []
-    bodies: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        status, text = self.answers.pop(0)
-        content = {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 7}}
-        body = text if isinstance(text, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def judge() -> Iterator[Judge]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Model)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    _Model.answers.clear()
-    _Model.bodies.clear()
-    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "secret")
-    server.shutdown()
-    server.server_close()
-
-
-SCORE = {
-    "type": "score_model",
-    "name": "j",
-    "model": "judge-1",
-    "input": [{"role": "user", "content": "Rate {{sample.output_text}} for {{item.q}}"}],
-    "range": [0, 10],
-}
-
-
-def test_score_model_asks_a_judge(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.graders.judge._ask.retry.wait", lambda _state: 0)
-    _Model.answers += [
-        (200, '{"result": 7.5}'),
-        (500, ""),
-        (200, "I would say 4, for its tone."),
-        (200, "11"),
-        (200, "?"),
-    ]
-    rated = grader(**SCORE)
-    grades = [grade(rated, [{"q": "life"}], ["42"], judge)[0] for _ in range(4)]
-    assert [one.score for one in grades] == [7.5, 4.0, 0.0, 0.0]
-    assert grades[0].tokens == {"judge-1": 7}
-    assert all("model_grader_parse_error" in one.faults for one in grades[2:])
-    assert _Model.bodies[0]["messages"][0]["content"] == "Rate 42 for life"
-    assert _Model.bodies[0]["model"] == "judge-1"
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ('1. City right. 2. Date wrong. {"result": 0.2}', 0.2),
-        ('The scale {"result": N} goes to 10. {"result": 3} or rather {"result": "4.5"}, of 10', 4.5),
-        ("1. Good\n2. Bad\nScore: 7", 7),
-        ("5", 5),
-        ('{"result": "6"}', 6),
-    ],
-)
-def test_the_judges_last_word_counts(text: str, score: float, judge: Judge) -> None:
-    _Model.answers += [(200, text)]
-    assert grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0].score == score
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b'{"choices": []}', "no chat completion"),
-        (b'{"choices": [{"message": null}]}', "no chat completion"),
-        (b"[]", "no chat completion"),
-        (b'{"choices": [{"message": {"content": "1"}}], "usage": {"total_tokens": 1e999}}', "no chat completion"),
-        (b"<html>", "not JSON"),
-    ],
-)
-def test_a_judge_that_answers_anything_else_is_at_fault_itself(body: bytes, said: str, judge: Judge) -> None:
-    _Model.answers += [(200, body)]
-    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
-    assert result.failed
-    assert said in result.faults["model_grader_server_error"]
-    assert "Error" not in result.faults["model_grader_server_error"], "no name of Python's"
-
-
-@pytest.mark.parametrize("usage", ["", ', "usage": null', ', "usage": {}'])
-def test_a_judge_need_not_count_tokens(usage: str, judge: Judge) -> None:
-    _Model.answers += [(200, f'{{"choices": [{{"message": {{"content": "5"}}}}]{usage}}}'.encode())]
-    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
-    assert (result.score, result.tokens) == (5, {"judge-1": 0})
-
-
-@pytest.mark.parametrize("content", ["null", '"\\ud83d"', '"{\\"result\\": 1' + "0" * 400 + '}"'])
-def test_a_judge_without_a_number_is_refused(content: str, judge: Judge) -> None:
-    _Model.answers += [(200, f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'.encode())]
-    result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
-    assert "model_grader_parse_error" in result.faults
-
-
-def test_half_a_character_in_an_answers_json_reaches_the_judge_mended(judge: Judge) -> None:
-    _Model.answers += [(200, "5")]
-    asks = {**SCORE, "input": [{"role": "user", "content": "{{sample.output_json.a}} {{sample.output_json}}"}]}
-    assert grade(grader(**asks), [{}], ['{"a": "\\ud83d"}'], judge)[0].score == 5
-    assert _Model.bodies[0]["messages"][0]["content"] == '\ufffd {"a": "\ufffd"}'
-
-
-def test_all_sampling_reaches_the_judge(judge: Judge) -> None:
-    _Model.answers += [(200, "5")]
-    sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "max_completions_tokens": 9, "reasoning_effort": "low"}
-    grade(grader(**SCORE, sampling_params=sampling), [{"q": "life"}], ["42"], judge)
-    del sampling["max_completions_tokens"]
-    assert _Model.bodies[0].items() >= (sampling | {"max_tokens": 9}).items()
-
-
-def test_without_a_judge_the_fault_says_what_to_set() -> None:
-    result = one(SCORE, "42", {"q": "life"})
-    assert "TUNEPORT_JUDGE_URL" in result.faults["model_grader_server_error"]
 
 
 @pytest.mark.parametrize(
