@@ -75,7 +75,7 @@ DIFFERENCES = """# Differences from OpenAI
 
 Written by `python docs/generate.py` from the table by which the server refuses (`server/openai/differences.py`). A
 field that OpenAI documents and that is not here does what OpenAI says. Null means absent everywhere. Fields that nobody
-documents are ignored.
+documents are ignored; those of another text endpoint are refused with the name that they have here.
 
 - **Text.** Half a surrogate pair (`"\\ud83d"`, an emoji that somebody cut in two) and NUL become U+FFFD as a request
   comes in, in bodies and in URLs. Everything else is kept as it is.
@@ -88,10 +88,12 @@ documents are ignored.
 - **Browsers.** With `--no-auth` a request of another site's page (`Origin`, `Sec-Fetch-Site`), or for a `Host` that is
   neither localhost nor an address of this machine, is refused (403). `cors_origins` names the sites that may.
 - **Limits.** At most 10,000 messages or items a request, 1,024 tokens in `logit_bias`, 64 levels in a schema,
+  10,000 places in all its arrays and objects that have bounds (`minItems`, `maxProperties`) where it is enforced,
   20 `logprobs` in `/v1/completions`.
 - **Sampling.** A `temperature` below 0.00001, or a `top_p` of 0, takes the most probable token; below 0.01 it is 0.01.
 - **Log-probabilities.** `bytes` are the token's own, and joined they are the answer. Tokens that the text leaves out,
-  such as the end of the turn, have none; where a stop string ended the answer, its tokens follow.
+  such as the end of the turn, have none; where a stop string ended the answer, its tokens follow; where `max_tokens`
+  cut a character, its bytes.
 """
 KINDS = {Refused: "refused", Taken: "no effect", Narrower: "in part"}
 

@@ -10,13 +10,18 @@ MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list an
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
 
+def without_nulls(value: Any) -> Any:
+    """An object without the keys that are null; anything else as it is."""
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
 class WithoutNulls(BaseModel):
     """Base of objects in which a key without a value is as good as none."""
 
     @model_validator(mode="before")
     @classmethod
     def _null_means_absent(cls, value: Any) -> Any:
-        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+        return without_nulls(value)
 
 
 class Description(WithoutNulls):

@@ -31,7 +31,15 @@ NO_TEXT = f"[{CUT}\ud800-\udfff]"  # a call's arguments are JSON in JSON, and ma
 
 
 class TemplateError(ValueError):
-    """The chat template refused the conversation; the message is the template's own."""
+    """The chat template refused the conversation; the message is the template's own.
+
+    Attributes:
+        param: the request's field at fault, where it is not the messages.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 def render(
@@ -62,8 +70,8 @@ def render(
     from transformers import PreTrainedTokenizerBase
 
     for name in more or {}:
-        if name in signature(PreTrainedTokenizerBase.apply_chat_template).parameters:
-            raise TemplateError(f"{name!r} is no variable of a chat template")
+        if name == "messages" or name in signature(PreTrainedTokenizerBase.apply_chat_template).parameters:
+            raise TemplateError(f"{name!r} is no variable of a chat template's own", "chat_template_kwargs")
     turns: list[dict[str, Any]] = [
         {**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages
     ]

@@ -14,16 +14,17 @@ import safetensors.torch
 import torch
 from vllm.lora import lora_model
 
-from server.engine import lora_cpu
+from server.engine import lora_cpu, seeds
 
 
 def register() -> None:
-    """Entry point: end with the server, read adapters without a leak, and on a CPU compute them right and fast."""
+    """Entry point: end with the server, read adapters without a leak; on a CPU compute them right and take seeds."""
     server = multiprocessing.parent_process()
     if server is not None:
         threading.Thread(target=_end_with, args=(server,), daemon=True, name="end-with-server").start()
     lora_model.safetensors = SimpleNamespace(safe_open=Whole)
     lora_cpu.register()
+    seeds.register()
 
 
 def _end_with(server: BaseProcess) -> None:

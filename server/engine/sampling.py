@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from server.engine import grammars
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolCalls
-from server.errors import InvalidRequest
+from server.errors import EngineUnavailable, InvalidRequest, ServerError
 from server.inference.engine import STRUCTURE, Delta, Sampling, TokenLogprob
 from server.state.ids import random_id
 
@@ -32,6 +33,7 @@ NAMES = (  # vLLM's names of what a request may have wrong, each also ours; thos
 STRUCTURED = re.compile(r"grammar|schema|regex|structur|choice", re.IGNORECASE)
 ENGINES_WORDS = re.compile(r"\b(vllm\w*|xgrammar|llguidance|guidance|outlines|lm-format-enforcer)\b", re.IGNORECASE)
 LONGEST_MESSAGE = 500
+GIVEN_UP = "error"  # vLLM's reason for an end that OpenAI has none for
 
 
 def greedy(sampling: Sampling) -> bool:
@@ -73,6 +75,8 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
     if calls is not None:
         structure = calls.structure or structure
         values["skip_special_tokens"] = False  # some models' marks of a call are special tokens
+    if structure is not None:
+        grammars.check(structure.json, structure.structural_tag)
     marks = [specials[stop] for stop in sampling.stop if stop in specials]
     if marks:
         values["stop_token_ids"] = [*values.get("stop_token_ids", ()), *marks]
@@ -114,13 +118,29 @@ def refused(error: BaseException, calls: ToolCalls | None) -> InvalidRequest:
     return InvalidRequest(message or "The engine cannot follow this request.", named)
 
 
+def given_up(sampling: Sampling, calls: ToolCalls | None) -> ServerError:
+    """Why vLLM ended an answer with an error: other fields of the request allow no token that may come next."""
+    told = "The answer cannot be held to that form: no token that the request allows goes on with it"
+    if calls is not None and calls.structure is not None:
+        return InvalidRequest(told, "tools")
+    if sampling.structure:
+        return InvalidRequest(told, STRUCTURE)
+    return EngineUnavailable("the engine gave the answer up; try again")
+
+
 def read(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes, calls: ToolCalls | None) -> list[Delta]:
-    """What one output of vLLM adds to the answers."""
+    """What one output of vLLM adds to the answers.
+
+    Raises:
+        ServerError: vLLM gave one up; see `given_up`.
+    """
     prompt: tuple[TokenLogprob, ...] = ()
     if sampling.prompt_logprobs is not None and output.prompt_logprobs:
         prompt = _logprobs(output.prompt_token_ids or (), output.prompt_logprobs, sampling.prompt_logprobs, utf8)
     deltas: list[Delta] = []
     for answer in output.outputs:
+        if answer.finish_reason == GIVEN_UP:
+            raise given_up(sampling, calls)
         delta = Delta(
             index=answer.index,
             text=answer.text,

@@ -6,6 +6,7 @@ An answer is parsed delta by delta, streamed or not, so both forms find the same
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from server.engine import grammars
 from server.inference.engine import Delta, Sampling, ToolCallDelta, Tools
 from server.state.ids import random_id
 
@@ -97,7 +98,8 @@ def _pinned(tool: dict[str, Any]) -> dict[str, Any]:
     from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
     function = tool["function"]
-    schema = function.get("parameters")
-    if function.get("strict") is None and schema and not has_xgrammar_unsupported_json_features(schema):
+    schema = function.get("parameters") or {}
+    expressible = grammars.places(schema) <= grammars.MAX_PLACES and not has_xgrammar_unsupported_json_features(schema)
+    if function.get("strict") is None and schema and expressible:
         function = {**function, "strict": True}
     return {"type": "function", "function": function}

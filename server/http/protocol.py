@@ -5,11 +5,14 @@ lost. A connection on which that is offered goes on with uvicorn's h11 protocol,
 httptools takes a sixth of the front end's CPU less.
 """
 
+import re
+
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 END_OF_HEAD = b"\r\n\r\n"
 OFFER = b"\nupgrade:"
+RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as they were typed; httptools refuses them
 MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
 
 
@@ -31,6 +34,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
             return
         self._head = b"" if end else data
+        if end and not head.isascii():
+            line, rest, more = data.partition(b"\r\n")
+            data = RAW.sub(lambda byte: b"%%%02X" % byte[0][0], line) + rest + more
         idle = self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
         if end and idle and OFFER in head.lower():
             self._hand_over(data)

@@ -6,6 +6,7 @@ the SDK would try it again.
 
 import errno
 import json
+import logging
 import math
 import sqlite3
 from dataclasses import dataclass, replace
@@ -45,6 +46,8 @@ from server.errors import (
 )
 from server.http import wording
 from training.graders.sandbox import SandboxUnavailable
+
+logger = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
 LONGEST_MESSAGE = 2000
@@ -115,8 +118,15 @@ def event(error: Exception) -> str:
     return f"event: error\ndata: {json.dumps(status_and_body(error)[1])}\n\n"
 
 
+async def unexpected(request: Request, error: Exception) -> Response:
+    """Log what nobody caught, and answer with 500."""
+    logger.error("%s %r failed", request.method, request.url.path, exc_info=error)
+    status, content = status_and_body(error)
+    return JSONResponse(content, status)
+
+
 def install(app: FastAPI) -> None:
-    """Answer errors in this form; what is left, middleware.py answers, so that a 500 has its headers too."""
+    """Answer errors in this form; what is left, `unexpected` answers (entry/) or at last middleware.py."""
 
     async def domain(_request: Request, error: Exception) -> Response:
         status, content = status_and_body(error)

@@ -108,7 +108,9 @@ def _shown(found: Found) -> str:
         return str(value)[:LONGEST_SHOWN]
     if isinstance(value, str):
         return repr(value) if len(value) <= LONGEST_SHOWN else f"a string of {len(value)} characters"
-    return f"an array of {len(value)}" if isinstance(value, list | tuple) else "an object"
+    if isinstance(value, list | tuple):
+        return f"an array of {len(value)}"
+    return "an object" if isinstance(value, dict) else "a file"  # of a form
 
 
 def _at_fault(errors: Sequence[Found], body: Any) -> tuple[Found, Path]:

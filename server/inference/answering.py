@@ -43,6 +43,13 @@ class Asked:
     structure_param: str
     tools: Tools | None = None
 
+    def name(self, error: InvalidRequest) -> None:
+        """Have the engine's error name the request's field."""
+        if isinstance(error, ContextLengthExceeded):
+            error.param = self.param
+        elif error.param == STRUCTURE:
+            error.param = self.structure_param
+
 
 class Generation:
     """A request being answered: its deltas, first one included, and the figures it leaves when it ends.
@@ -50,11 +57,14 @@ class Generation:
     Iterating yields the deltas of all answers; prompt p's answer j of n has the index p * n + j.
     """
 
-    def __init__(self, model: Model, prompts: list[list[int]], sampling: Sampling, metrics: Metrics) -> None:
+    def __init__(
+        self, asked: Asked, model: Model, prompts: list[list[int]], sampling: Sampling, metrics: Metrics
+    ) -> None:
         self.model = model.name  # an alias's answer names the version, as OpenAI's do
         self.prompts = prompts
         self.answers = len(prompts) * sampling.n
         self.completion_tokens = 0
+        self._asked = asked
         self._cached_tokens = [0] * len(prompts)
         self._sampling = sampling
         self._metrics = metrics
@@ -83,8 +93,12 @@ class Generation:
         """The deltas."""
         if self._first is not None:
             yield self._count(self._first)
-            async for delta in self._deltas:
-                yield self._count(delta)
+            try:
+                async for delta in self._deltas:
+                    yield self._count(delta)
+            except InvalidRequest as error:
+                self._asked.name(error)
+                raise
 
     def failed(self) -> None:
         """Have the metrics count it as failed."""
@@ -133,7 +147,7 @@ class Answering:
         else:
             prompts = asked.prompts(model, tokenizer)
         sampling = replace(asked.sampling(model.manifest.sampling), priority=priority)
-        generation = Generation(model, prompts, sampling, self._metrics)
+        generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None
         streams = [self._engine.generate(prompt, sampling, digest, asked.tools) for prompt in prompts]
@@ -145,10 +159,8 @@ class Answering:
             await generation.begin(deltas, started)
         except Exception as error:
             generation.failed()
-            if isinstance(error, ContextLengthExceeded):
-                error.param = asked.param
-            elif isinstance(error, InvalidRequest) and error.param == STRUCTURE:
-                error.param = asked.structure_param
+            if isinstance(error, InvalidRequest):
+                asked.name(error)
             raise
         return generation
 

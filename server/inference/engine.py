@@ -115,7 +115,8 @@ class Engine(Protocol):
 
     A stream yields a delta as soon as there is one, deltas of the `n` answers interleaved, and ends after the last
     answer's delta with a finish reason. Closing it early frees what the request holds in the engine. It raises
-    InvalidRequest before the first delta only, and EngineUnavailable at any moment.
+    InvalidRequest before the first delta, later only where the form asked for cannot go on, and EngineUnavailable at
+    any moment.
     """
 
     @property

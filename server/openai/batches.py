@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, NotFound
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Use
@@ -30,7 +30,10 @@ class BatchRequest(Description):
 @router.post("")
 def create(body: BatchRequest, use: Use) -> dict[str, Any]:
     """Queue a file of requests."""
-    file = use.files.get(body.input_file_id)
+    try:
+        file = use.files.get(body.input_file_id)
+    except NotFound:
+        raise InvalidRequest(f"{body.input_file_id} does not exist", "input_file_id") from None
     if file.purpose != "batch":
         raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None

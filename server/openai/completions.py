@@ -38,14 +38,14 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
 
 
-Strings = Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True)]
+Strings = Annotated[list[str], Field(fail_fast=True)]
 Ids = Annotated[list[int], Field(fail_fast=True)]
 
 
 class CompletionRequest(TextRequest):
     """A request for a text's continuation."""
 
-    prompt: str | Strings | Ids | Annotated[list[Ids], Field(max_length=MAX_PROMPTS, fail_fast=True)] | None = None
+    prompt: str | Strings | Ids | Annotated[list[Ids], Field(fail_fast=True)] | None = None
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -77,7 +77,7 @@ class CompletionRequest(TextRequest):
             max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # of none, one is made and dropped
             top_logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
-            structure=self.guide() or structure.structure(self.response_format),
+            structure=self.held(self.response_format, "response_format"),
         )
 
 
@@ -145,6 +145,11 @@ class _Writer:
         self._echoes = texts if body.echo else [""] * len(texts)
         self._offsets = [0 if body.echo else len(text) for text in texts for _ in range(self._n)]
         self._characters = [UTF8("replace") for _ in self._offsets]
+        beginning = tokenizer("").input_ids[:1]  # what some tokenizers put before a text, where nobody wrote it
+        self._added = [
+            prompt == "" or (isinstance(prompt, str) and ids[:1] == beginning)
+            for prompt, ids in zip(prompts, generation.prompts, strict=True)
+        ]
         self.identity = {
             "id": random_id("cmpl-", 29),
             "object": "text_completion",
@@ -164,6 +169,8 @@ class _Writer:
         first: bool,
     ) -> dict[str, Any]:
         """An answer, or what was added to it; `first`: nothing of it was written yet."""
+        if prompt_logprobs and self._added[index // self._n]:
+            prompt_logprobs = [replace(prompt_logprobs[0], utf8=b""), *prompt_logprobs[1:]]
         if self._dropped:
             text, logprobs = "", ()
             finish_reason = finish_reason and "length"

@@ -174,19 +174,58 @@ VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
     "mm_processor_kwargs": Refused("The models understand text only.", ({},)),
     "vllm_xargs": Refused("Not offered.", ({},)),
 }
+
+
+def _refusals(table: Table, but: str) -> Table:
+    """What a table refuses of a request's own fields, for the endpoints that have them no more than its own."""
+    return {
+        name: entry
+        for name, entry in table.items()
+        if isinstance(entry, Refused) and not {".", "["} & set(name) and name != but
+    }
+
+
 ELSEWHERE: dict[str, Table] = {  # another endpoint's fields, sent to the wrong one
     "chat": {
+        **_refusals(RESPONSES, but=""),
+        "prompt": Refused("Its name is `messages` here."),
+        "input": Refused("Its name is `messages` here."),
+        "instructions": Refused("Send a message of the role `developer`."),
+        "previous_response_id": Refused("A field of `/v1/responses`."),
+        "include": Refused("A field of `/v1/responses`; ask for `logprobs`.", ([],)),
+        "text": Refused("Its name is `response_format` here.", ({}, {"format": {"type": "text"}})),
         "echo": Refused("A field of `/v1/completions`.", (False,)),
         "best_of": Refused("A field of `/v1/completions`.", (1,)),
-        "suffix": Refused("A field of `/v1/completions`."),
+        "suffix": Refused("A field of `/v1/completions`.", ("",)),
         "max_output_tokens": Refused("Its name is `max_completion_tokens` here."),
         "add_special_tokens": Refused("The chat template has put them in.", (False,)),
     },
     "completions": {
+        **_refusals(RESPONSES, but="prompt"),
+        **_refusals(CHAT, but=""),
+        "messages": Refused("Its name is `prompt` here."),
+        "input": Refused("Its name is `prompt` here."),
+        "instructions": Refused("Write them into `prompt`."),
+        "previous_response_id": Refused("A field of `/v1/responses`."),
+        "include": Refused("A field of `/v1/responses`; ask for `logprobs`.", ([],)),
+        "text": Refused("Its name is `response_format` here.", ({}, {"format": {"type": "text"}})),
+        "tools": Refused("A field of `/v1/chat/completions`.", ([],)),
+        "tool_choice": Refused("A field of `/v1/chat/completions`.", ("none", "auto")),
+        "parallel_tool_calls": Refused("A field of `/v1/chat/completions`.", (True, False)),
+        "top_logprobs": Refused("Its name is `logprobs` here.", (0,)),
+        "chat_template_kwargs": Refused("A prompt is rendered by no template.", ({},)),
         "max_completion_tokens": Refused("Its name is `max_tokens` here."),
+        "max_output_tokens": Refused("Its name is `max_tokens` here."),
         "add_special_tokens": Refused("Send token ids to choose them.", (True,)),
     },
     "responses": {
+        **_refusals(CHAT, but="store"),
+        "reasoning_effort": Refused("Its place is `reasoning.effort` here.", ("none",)),
+        "verbosity": Refused("Its place is `text.verbosity` here.", ("medium",)),
+        "chat_template_kwargs": Refused("A field of `/v1/chat/completions`.", ({},)),
+        "echo": Refused("A field of `/v1/completions`.", (False,)),
+        "best_of": Refused("A field of `/v1/completions`.", (1,)),
+        "suffix": Refused("A field of `/v1/completions`.", ("",)),
         "logprobs": Refused("Ask with `include` or `top_logprobs`.", (False,)),
         "max_tokens": Refused("Its name is `max_output_tokens` here."),
         "max_completion_tokens": Refused("Its name is `max_output_tokens` here."),

@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from server.errors import InvalidRequest
-from server.http.wording import mended
+from server.http.forms import OnlyOnce, file_name
 from server.openai.lists import After, Known, page
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Use
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/files")
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 
-@router.post("")
+@router.post("", dependencies=[OnlyOnce])
 def create(
     use: Use,
     file: Annotated[UploadFile, File()],
@@ -29,7 +29,7 @@ def create(
     if (anchor is None) != (seconds is None):
         missing = "expires_after[anchor]" if anchor is None else "expires_after[seconds]"
         raise InvalidRequest(f"expires_after needs anchor and seconds; {missing} is missing", missing)
-    name = mended(file.filename or "file")  # a form, unlike JSON, comes here as it was sent
+    name = file_name(file)
     if len(name) > MAX_NAME_CHARACTERS:
         raise InvalidRequest(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
     return wire(use.files.create(file.file, name, purpose, expires_after=seconds))

@@ -11,17 +11,21 @@ from server.errors import InvalidRequest
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 
+SEVERAL = ("include", "include[]")  # parameters that a list takes more than once
+
 Item = TypeVar("Item")
 
 
 def _only_known(request: Request) -> None:
-    """Refuse a filter that the list does not have: its answer would be everything, and a script would act on that."""
+    """Refuse a filter that the list does not have, or two of one: a script would act on what it did not ask for."""
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     known = [parameter.alias for parameter in route.dependant.query_params]
     for name in request.query_params:
         if name not in known and not (name.startswith("metadata[") and "metadata" in known):
             raise InvalidRequest(f"{name[:100]!r} is no parameter of this list; it has {', '.join(known)}", name[:100])
+        if name in known and name not in SEVERAL and len(request.query_params.getlist(name)) > 1:
+            raise InvalidRequest(f"{name!r} stands there more than once; a list has one", name)
 
 
 Known = Depends(_only_known)

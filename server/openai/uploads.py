@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, UploadFile
 from pydantic import Field
 
+from server.http.forms import OnlyOnce
 from server.openai.files import Purpose, wire
 from server.openai.wire import ExpiresAfter, FileName
 from server.services import Use
@@ -38,7 +39,7 @@ def create(body: UploadRequest, use: Use) -> dict[str, Any]:
     return _wire(use.uploads.create(body.filename, body.purpose, body.bytes, lifetime))
 
 
-@router.post("/{upload_id}/parts")
+@router.post("/{upload_id}/parts", dependencies=[OnlyOnce])
 def add_part(upload_id: str, use: Use, data: Annotated[UploadFile, File()]) -> dict[str, Any]:
     """Add a part, 64 MB at most; parts may come in any order, and at once."""
     part = use.uploads.add(upload_id, data.file)

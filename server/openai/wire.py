@@ -2,14 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from training.wire import Description
+from training.wire import Description, without_nulls
 
 MAX_NAME_CHARACTERS = 512  # of a file; OpenAI names no limit
 
 Label = Annotated[str, Field(max_length=512)]
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=16)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Label], BeforeValidator(without_nulls), Field(max_length=16)
+]
 FileName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Seconds = Annotated[int, Field(ge=3600, le=2_592_000)]
 

@@ -123,6 +123,27 @@ def test_a_listed_site_may_ask_and_read(open_server: InProcess) -> None:
         assert wrong.headers["access-control-allow-origin"] == APP, "a page may read what it did wrong"
 
 
+def test_a_page_may_read_that_the_server_is_at_fault(open_server: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(open_server.services.batches, "list", broken)
+    with open_server.http(key=None) as http:
+        answer = http.get("/v1/batches", headers={"Origin": APP})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert "secret" not in answer.text
+    assert answer.headers["access-control-allow-origin"] == APP
+    assert answer.headers["x-request-id"]
+
+
+def test_credentials_are_for_listed_sites_only(open_server: InProcess, keyed: InProcess) -> None:
+    """A proxy in front may have cookies, and a browser sends them where it may."""
+    for server, allowed in ((open_server, "true"), (keyed, None)):
+        with server.http(key=None) as http:
+            asked = http.options(CHAT, headers={"Origin": APP, **PREFLIGHT})
+            assert asked.headers.get("access-control-allow-credentials") == allowed
+
+
 def test_with_keys_any_site_may_be_let_in_and_sees_its_401(keyed: InProcess) -> None:
     with keyed.http(key=None) as http:
         asked = http.options(CHAT, headers={"Origin": EVIL, **PREFLIGHT})

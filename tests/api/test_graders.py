@@ -87,6 +87,20 @@ def test_what_cannot_be_a_grader_is_refused_by_its_field(body: dict[str, Any], p
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ('"range": [0, 1e999]', "grader.range.1"),
+        ('"range": [-1e999, 1]', "grader.range.0"),
+        ('"sampling_params": {"temperature": 1e999}', "grader.sampling_params.temperature"),
+    ],
+)
+def test_a_number_that_no_answer_could_say_back_is_refused(change: str, param: str, http: httpx.Client) -> None:
+    judge = '"type": "score_model", "name": "g", "model": "m", "input": [{"role": "user", "content": "x"}]'
+    answer = http.post(f"{PATH}/validate", content=f'{{"grader": {{{judge}, {change}}}}}')
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
 @pytest.mark.parametrize("depth", [400, 900, 960, 990, 1_000, 100_000])
 @pytest.mark.parametrize("kind", ["string_check", "python"])
 def test_deep_json_is_a_fault_or_refused(kind: str, depth: int, http: httpx.Client) -> None:

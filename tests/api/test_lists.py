@@ -106,6 +106,8 @@ LISTS = (
         ("after=%ff", "after"),
         (f"after={'x' * 5_000}", "after"),
         (f"{'x' * 5_000}=1", "x" * 100),
+        ("limit=1&limit=2", "limit"),
+        ("after=a&after=b", "after"),
     ],
 )
 def test_a_list_refuses_what_it_cannot_honour(path: str, query: str, param: str, http: httpx.Client) -> None:
@@ -113,6 +115,21 @@ def test_a_list_refuses_what_it_cannot_honour(path: str, query: str, param: str,
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
     assert len(answer.text) < 1_000
+
+
+def test_a_filter_given_twice_is_refused_and_not_half_heeded(http: httpx.Client) -> None:
+    answer = http.get("/v1/files?purpose=evals&purpose=batch")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "purpose")
+
+
+def test_a_responses_items_are_a_list_like_the_others(http: httpx.Client, served: InProcess) -> None:
+    model = served.services.catalog.base.name
+    path = f"/v1/responses/{http.post('/v1/responses', json={'model': model, 'input': 'Hi'}).json()['id']}/input_items"
+    for query in ("before=x", "order=asc&order=desc", "foo=1"):
+        answer = http.get(f"{path}?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0]), answer.text
+    for query in ("include=a&include=b", "include[]=a&include[]=b&order=asc"):
+        assert len(http.get(f"{path}?{query}").json()["data"]) == 1
 
 
 @pytest.mark.parametrize("path", [path for path in LISTS if path != "/v1/fine_tuning/jobs"])

@@ -1,14 +1,19 @@
 """Requests as OpenAI takes them: null is absent, the SDK's own objects are input, every documented value is taken."""
 
+import copy
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessage, ParsedChatCompletionMessage
+from tokenizers.processors import TemplateProcessing
 
-from tests.inprocess import InProcess
+from adapters.base import BaseModel
+from tests.inprocess import InProcess, in_process
+from tests.scripted import ScriptedEngine
 
 CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS = "chat/completions", "responses", "completions", "embeddings"
 HI = [{"role": "user", "content": "Hi"}]
@@ -71,6 +76,10 @@ NESTED_NULLS: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"nobody_knows": None, "num_ctx": 4096}),
     (COMPLETIONS, {"prompt": ["", "a"], "add_special_tokens": True}),
     (COMPLETIONS, {"best_of": 0}),
+    *((path, {"metadata": {"a": "b", "c": None}, "logit_bias": {"5": 1, "6": None}}) for path in (CHAT, COMPLETIONS)),
+    (RESPONSES, {"metadata": {"a": None}}),
+    (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema_": {"type": "object"}}}}),
+    (RESPONSES, {"text": {"format": {"type": "json_schema", "name": "a", "schema_": {"type": "object"}}}}),
 ]
 
 
@@ -157,7 +166,30 @@ def test_every_documented_combination_is_taken(path: str, change: dict[str, Any]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n"}}
 LOOP = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
 DEEP: dict[str, Any] = json.loads('{"a":' * 70 + "1" + "}" * 70)
+TOOL = {"type": "function", "function": {"name": "f"}}
+NO_TOOLS = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "x"}
 REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
+    *((CHAT, {"messages": [{"role": "user", "content": [part]}]}, "messages.0.content", "no object with a type")
+      for part in ("a", 5, None, {"text": "a"}, {"type": 5})),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]}, "messages.0.content",
+     "its 'text' is no string"),
+    (CHAT, {"top_logprobs": 5}, "top_logprobs", "needs 'logprobs' to be true"),
+    (CHAT, {"stop": ""}, "stop", "empty string"),
+    (COMPLETIONS, {"stop": ["a", ""]}, "stop", "empty string"),
+    *((CHAT, {"chat_template_kwargs": {name: []}}, "chat_template_kwargs", "no variable")
+      for name in ("messages", "tools", "documents", "add_generation_prompt")),
+    (CHAT, {"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice.function", "Missing"),
+    (CHAT, {"tools": [TOOL], "tool_choice": NO_TOOLS}, "tool_choice.allowed_tools.tools", "at least 1"),
+    (RESPONSES, {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice.tools", "least"),
+    (RESPONSES, {"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema", "Missing"),
+    (RESPONSES, {"input": [RESULT]}, "input", "No tool call found"),
+    (COMPLETIONS, {"prompt": ["a"] * 2049}, "prompt", "2049 prompts; expected 1 to 2048"),
+    (CHAT, {"guided_choice": ["a"], "response_format": {"type": "json_object"}}, "response_format", "both"),
+    (RESPONSES, {"guided_choice": ["a"], "text": {"format": {"type": "json_object"}}}, "text.format", "both"),
+    (COMPLETIONS, {"tools": [TOOL]}, "tools", "/v1/chat/completions"),
+    (CHAT, {"instructions": "Be kind."}, "instructions", "developer"),
+    (RESPONSES, {"reasoning_effort": "low"}, "reasoning_effort", "`reasoning.effort`"),
     (CHAT, {"messages": "Hi"}, "messages", "expected an array, got 'Hi'."),
     (CHAT, {"messages": []}, "messages", "at least 1 of them, got an array of 0"),
     (CHAT, {"messages": [5]}, "messages.0", "expected an object, got 5."),
@@ -335,6 +367,23 @@ def test_no_token_is_a_completion_too(served: InProcess) -> None:
     assert [answer["choices"][0][key] for key in ("text", "finish_reason")] == ["", "length"]
     assert answer["usage"]["completion_tokens"] == 0
     assert served.engine.asked[-1].prompt == [1], "no prompt: a text begins"
+
+
+def test_offsets_point_into_the_text_also_behind_a_token_that_the_tokenizer_adds(
+    smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    """As Llama's and Gemma's put one before every text."""
+    adding = copy.deepcopy(tokenizer)
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{adding.bos_token} $A", special_tokens=[(adding.bos_token, adding.bos_token_id)]
+    )
+    asked = {"prompt": ["Hi you", f"{adding.bos_token}Hi", ""], "max_tokens": 1, "logprobs": 0, "echo": True}
+    with in_process(smollm2_base, ScriptedEngine(tokenizer=adding), tmp_path) as server:
+        for choice in post(server, COMPLETIONS, asked).json()["choices"]:
+            written = choice["logprobs"]
+            places = list(zip(written["text_offset"], written["tokens"], strict=True))[1:]
+            assert written["text_offset"][:2] == [0, 0]
+            assert all(choice["text"][place:].startswith(token) for place, token in places), choice
 
 
 def test_offsets_point_into_the_text(served: InProcess) -> None:

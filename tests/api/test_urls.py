@@ -207,6 +207,12 @@ def test_bombs_and_other_packings_are_refused(served: InProcess) -> None:
         ("application/x-www-form-urlencoded", "utf-8"),
         ("application/vnd.api+json", "utf-8"),
         ("nonsense", "utf-8"),
+        ("multipart/form-data", "utf-8"),
+        ("multipart/form-data; boundary=x", "utf-8"),
+        ("application/json; charset=UTF_8", "utf-8"),
+        ("application/json; charset='utf-8'", "utf-8"),
+        ("application/json; charset=ISO_8859-1", "latin-1"),
+        ("application/json; charset=iso8859-1", "latin-1"),
     ],
 )
 def test_json_is_json_whatever_its_content_type(content_type: str | None, codec: str, served: InProcess) -> None:
@@ -256,6 +262,63 @@ def test_broken_forms_are_the_clients_fault(content: bytes, content_type: str, p
         answer = http.post(path, content=content, headers={"content-type": content_type})
     assert answer.status_code == 400, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def form(server: InProcess, *parts: tuple[str, str]) -> httpx.Response:
+    """A file's form of these parts: what follows `form-data; ` in the head of each, and its content."""
+    given = [('name="purpose"', "vision"), *parts]
+    body = "".join(f"--x\r\nContent-Disposition: form-data; {head}\r\n\r\n{text}\r\n" for head, text in given)
+    with server.http() as http:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        return http.post("/v1/files", content=f"{body}--x--\r\n".encode(), headers=headers)
+
+
+FILE = ('name="file"; filename="a.jsonl"', "{}")
+
+
+@pytest.mark.parametrize(
+    ("parts", "param"),
+    [
+        ([FILE, ('name="file"; filename="b.jsonl"', "{}")], "file"),
+        ([FILE, ('name="purpose"', "batch")], "purpose"),
+        ([FILE, ('name="expires_after"', '{"anchor": "created_at", "seconds": 3600}')], "expires_after"),
+        ([FILE, ('name="expires_after.seconds"', "3600")], "expires_after.seconds"),
+        ([FILE, ('name="expires_after[second]"', "3600")], "expires_after[second]"),
+        ([('name="file"', "{}")], "file"),
+    ],
+)
+def test_a_part_that_would_be_lost_is_refused(parts: list[tuple[str, str]], param: str, served: InProcess) -> None:
+    answer = form(served, *parts)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+def test_what_a_form_says_twice_alike_is_taken(served: InProcess) -> None:
+    assert form(served, FILE, ('name="purpose"', "vision")).status_code == 200
+    purpose = form(served, FILE, ('name="purpose"; filename="purpose"', "vision")).json()["error"]
+    assert purpose["param"] == "purpose"
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ("filename=a.jsonl", "a.jsonl"),
+        ("filename=\"=?utf-8?B?bmHDr3ZlLmpzb25s?=\"; filename*=utf-8''na%C3%AFve.jsonl", "naïve.jsonl"),
+        ("filename=\"a;b.jsonl\"; filename*=UTF-8'de'a%3Bb.jsonl", "a;b.jsonl"),
+        ('filename="naïve.jsonl"', "naïve.jsonl"),
+        ('filename=""', "file"),
+    ],
+)
+def test_a_file_has_the_name_that_its_sender_meant(head: str, name: str, served: InProcess) -> None:
+    assert form(served, (f'name="file"; {head}', "{}")).json()["filename"] == name
+
+
+def test_letters_that_are_not_encoded_are_read_as_utf_8(served: InProcess) -> None:
+    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+    answer = exchange(served, f"GET /v1/models/ft:é {head}".encode())
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert "The model `ft:é` does not exist".encode() in answer
+    answer = exchange(served, f"GET /v1/fine_tuning/jobs?metadata[größe]=ü {head}".encode())
+    assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_forms_with_unknown_parts_and_without_file_names(served: InProcess) -> None:

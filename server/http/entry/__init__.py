@@ -9,10 +9,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from server.http.entry.bodies import Bodies
-from server.http.entry.browsers import Browsers
+from server.http.entry.browsers import ANY, Browsers
 from server.http.entry.urls import Urls
 from server.http.envelope import Envelope
 from server.http.identity import Identity
+from server.http.statuses import unexpected
 from server.settings import Settings
 from server.state.uploads import MAX_PART_BYTES
 
@@ -26,19 +27,20 @@ def install(app: FastAPI, settings: Settings) -> None:
     """Put everything around the application; the last one added is the outermost."""
     uploads = {
         "/v1/files": settings.max_file_bytes,
-        "/v1/uploads/": MAX_PART_BYTES,
+        "/v1/uploads/*/parts": MAX_PART_BYTES,
         "/admin/adapters": settings.max_adapter_bytes,
     }
     app.add_middleware(Bodies, max_body_bytes=settings.max_body_bytes, uploads=uploads)
     app.add_middleware(Identity, keys=lambda app: None if settings.no_auth else app.state.services.keys)
     app.add_middleware(Urls)
-    app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
+    app.add_middleware(ExceptionMiddleware, handlers={**app.exception_handlers, Exception: unexpected})
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            allow_credentials=ANY not in settings.cors_origins,  # a listed site's pages may come with a proxy's cookies
             allow_private_network=True,
             expose_headers=EXPOSED,
         )

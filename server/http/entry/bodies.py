@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from email.message import Message as Header
+from fnmatch import fnmatchcase
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,7 +19,7 @@ from server.errors import InvalidRequest
 
 MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 # What clients name; other codecs of Python's are slow on purpose-made input (punycode: quadratic), or no text at all.
-CHARSETS = re.compile(r"utf-?(8|16|32)([_-]?[lb]e)?|us-ascii|ascii|iso-8859-1|latin-?1|windows-125[0-8]|cp125[0-8]")
+CHARSETS = re.compile(r"utf-?(8|16|32)([_-]?[lb]e)?|us-ascii|ascii|iso-?8859-1|latin-?1|windows-125[0-8]|cp125[0-8]")
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 RAW_DEFLATE = -zlib.MAX_WBITS
@@ -34,8 +35,9 @@ class Bodies:
     """Hands bodies on as UTF-8 JSON, or forms as they are, and refuses what is over the limit.
 
     Args:
-        max_body_bytes: for every path but those in `uploads`; of what was unpacked.
-        uploads: path -> largest file it takes; one that ends in a slash stands for all below it.
+        max_body_bytes: for what is no form; of what was unpacked.
+        uploads: path that takes a form, `*` for any part of it -> largest file. Elsewhere a body is JSON, also under a
+            form's Content-Type.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, uploads: dict[str, int]) -> None:
@@ -49,13 +51,14 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._limit(scope["path"])
+        content_type = headers.get("content-type", "")
+        form = self._form(scope["path"]) if content_type.lower().startswith("multipart/") else None
+        limit = form or self._max_body_bytes
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
-        content_type = headers.get("content-type", "")
         read = _Reader(receive, headers.get("content-encoding", ""), limit)
-        if content_type.lower().startswith("multipart/"):
+        if form is not None:
             await self._app(_described(scope), read, send)
         elif "content-length" not in headers and "transfer-encoding" not in headers and scope["method"] == "GET":
             await self._app(scope, receive, send)
@@ -65,11 +68,9 @@ class Bodies:
                 body = clean(body, content_type) if body else body
                 await self._app(_described(scope, body), _replayed(body, receive), send)
 
-    def _limit(self, path: str) -> int:
-        below = next(
-            (size for prefix, size in self._uploads.items() if prefix[-1] == "/" and path.startswith(prefix)), None
-        )
-        return below or self._uploads.get(path, self._max_body_bytes)
+    def _form(self, path: str) -> int | None:
+        """How large a form the path takes; None: it takes none."""
+        return next((size for pattern, size in self._uploads.items() if fnmatchcase(path, pattern)), None)
 
 
 def clean(body: bytes, content_type: str = "") -> bytes:
@@ -83,7 +84,7 @@ def clean(body: bytes, content_type: str = "") -> bytes:
     """
     header = Header()
     header["content-type"] = content_type
-    named = header.get_content_charset() or "utf-8"
+    named = (header.get_content_charset() or "utf-8").strip("'\"").replace("_", "-")  # some write 'UTF_8'
     if not CHARSETS.fullmatch(named):
         raise InvalidRequest(f"The charset {named!r} of the header Content-Type is unknown; send UTF-8.")
     encoding = json.detect_encoding(body) if named == "utf-8" else named

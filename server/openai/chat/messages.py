@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict
 
 from server.errors import InvalidRequest
+from training.data.jsonl import quoted
 from training.wire import WithoutNulls
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -19,14 +20,19 @@ def joined(content: Any) -> Any:
     """
     if not isinstance(content, list):
         return content
-    texts: list[str] = []
-    for number, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get(TEXT_PARTS.get(kind, "")) if isinstance(kind, str) else None
-        if not isinstance(text, str):
-            raise ValueError(f"part {number} is of type {kind!r}; this model understands text only")
-        texts.append(text)
-    return "".join(texts)
+    return "".join(_text(number, part) for number, part in enumerate(content))
+
+
+def _text(number: int, part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError(f'part {number} is no object with a type; expected {{"type": "text", "text": "..."}}')
+    if kind not in TEXT_PARTS:
+        raise ValueError(f"part {number} is of type {quoted(kind)}; this model understands text only")
+    text = part.get(TEXT_PARTS[kind])
+    if not isinstance(text, str):
+        raise ValueError(f"part {number} is of type {kind!r}, and its '{TEXT_PARTS[kind]}' is no string")
+    return text
 
 
 Content = Annotated[str, BeforeValidator(joined)]

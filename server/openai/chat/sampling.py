@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
 from server.inference.engine import Sampling
+from server.openai.chat import structure
 from server.openai.chat.structure import AnySchema
 from server.openai.wire import Metadata
+from training.wire import without_nulls
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
@@ -22,7 +24,13 @@ Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 def _few(biases: Any) -> Any:
     if isinstance(biases, dict) and len(biases) > MAX_BIASES:
         raise ValueError(f"{len(biases)} tokens; at most {MAX_BIASES} can have a bias")
-    return biases
+    return without_nulls(biases)
+
+
+def _not_empty(stop: str | list[str]) -> str | list[str]:
+    if "" in ([stop] if isinstance(stop, str) else stop):
+        raise ValueError("an empty string stops nothing")
+    return stop
 
 
 class StreamOptions(BaseModel):
@@ -70,7 +78,7 @@ class TextRequest(VllmFields):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     n: int | None = Field(default=None, ge=1, le=128)
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Annotated[str | Annotated[list[str], Field(max_length=4)], AfterValidator(_not_empty)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -82,12 +90,6 @@ class TextRequest(VllmFields):
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
     guided_grammar: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "TextRequest":
-        if any(not stop for stop in ([self.stop] if isinstance(self.stop, str) else self.stop or ())):
-            raise ValueError("'stop' holds an empty string")
-        return self
 
     @property
     def wants_usage(self) -> bool:
@@ -115,6 +117,20 @@ class TextRequest(VllmFields):
         if len(guides) > 1:
             raise InvalidRequest(f"only one of {', '.join(sorted(guides))} can be asked for", "structured_outputs")
         return guides or None
+
+    def held(self, wanted: structure.Format | None, field: str) -> dict[str, Any] | None:
+        """What the answer is held to, said in vLLM's fields or in OpenAI's.
+
+        Args:
+            wanted, field: OpenAI's, and its name in this request.
+
+        Raises:
+            InvalidRequest: both say something.
+        """
+        guide, formed = self.guide(), structure.structure(wanted)
+        if guide and formed:
+            raise InvalidRequest(f"'{field}' and '{self.guide_field()}' cannot both be asked for", field)
+        return guide or formed
 
     def guide_field(self) -> str | None:
         """Which of vLLM's own fields that is."""

@@ -69,13 +69,13 @@ class JsonObject(Description):
 
 
 class Schema(WithoutNulls):
-    """A named JSON schema; `strict` holds the answer to it."""
+    """A named JSON schema; `strict` holds the answer to it. The SDK's own objects dump it as `schema_`."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    value: AnySchema | None = Field(default=None, alias="schema")
+    schema_: AnySchema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
@@ -92,13 +92,13 @@ Format = Annotated[Text | JsonObject | JsonSchema, Field(discriminator="type")]
 def structure(wanted: Format | None) -> dict[str, Any] | None:
     """What the engine holds the answer to; see `Sampling.structure`. A schema that is not strict: to be JSON."""
     if isinstance(wanted, JsonSchema) and wanted.json_schema.strict:
-        return {"json": wanted.json_schema.value or {}}
+        return {"json": wanted.json_schema.schema_ or {}}
     return None if wanted is None or isinstance(wanted, Text) else {"json_object": True}
 
 
 def instruction(wanted: Format | None) -> str | None:
     """What the model is told of the schema: also where it is held to it, it answers better when it knows."""
-    if isinstance(wanted, JsonSchema) and wanted.json_schema.value:
+    if isinstance(wanted, JsonSchema) and wanted.json_schema.schema_:
         described = f"{wanted.json_schema.description}\n" if wanted.json_schema.description else ""
-        return described + BEST_EFFORT + json.dumps(wanted.json_schema.value, ensure_ascii=False)
+        return described + BEST_EFFORT + json.dumps(wanted.json_schema.schema_, ensure_ascii=False)
     return None

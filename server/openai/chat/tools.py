@@ -49,7 +49,7 @@ class AllowedTools(WithoutNulls):
     """Which of the tools may be called this time."""
 
     mode: Literal["auto", "required"]
-    tools: list[NamedTool]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
 
 
 class AllowedToolsChoice(WithoutNulls):
@@ -59,7 +59,7 @@ class AllowedToolsChoice(WithoutNulls):
     allowed_tools: AllowedTools
 
 
-Choice = Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice
+Choice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
 
 
 def choose(tools: list[Tool], choice: Choice | None, parallel: bool) -> Tools | None:

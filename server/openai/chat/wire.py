@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
@@ -38,11 +38,12 @@ class ChatRequest(TextRequest):
     response_format: structure.Format | None = None
     chat_template_kwargs: structure.AnyObject | None = None
 
-    @model_validator(mode="after")
-    def _check_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("'top_logprobs' needs 'logprobs' to be true")
-        return self
+    @field_validator("top_logprobs")
+    @classmethod
+    def _of_logprobs(cls, wanted: int | None, beside: ValidationInfo) -> int | None:
+        if wanted and not beside.data.get("logprobs"):
+            raise ValueError("it needs 'logprobs' to be true")
+        return wanted
 
     def check(self) -> None:
         """Refuse what contradicts itself, as OpenAI does.
@@ -68,7 +69,7 @@ class ChatRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            structure=self.guide() or structure.structure(self.response_format),
+            structure=self.held(self.response_format, "response_format"),
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError
 
 from adapters import names
 from adapters.errors import InvalidName
@@ -54,11 +54,6 @@ class JobRequest(Description):
     hyperparameters: dict[str, Any] | None = None
     metadata: Metadata | None = None
     integrations: Annotated[list[IntegrationRequest], Field(max_length=5)] | None = None
-
-    @field_validator("metadata", mode="before")
-    @classmethod
-    def _labels_without_nulls(cls, value: Any) -> Any:
-        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
     def wanted(self) -> Method:
         """The method, in whichever form it came.

@@ -92,7 +92,9 @@ def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for item in items:
         if item["type"] == "function_call_output":
             if item["call_id"] not in open_calls:
-                raise InvalidRequest(f"No tool call found for function call output with call_id {item['call_id']}.")
+                raise InvalidRequest(
+                    f"No tool call found for function call output with call_id {item['call_id']}.", "input"
+                )
             open_calls.remove(item["call_id"])
             conversation.append({"role": "tool", "content": item["output"], "tool_call_id": item["call_id"]})
         elif item["type"] == "function_call":

@@ -16,7 +16,7 @@ from server.inference.answers import gather
 from server.inference.catalog import Model
 from server.openai import differences
 from server.openai.chat import messages, structure
-from server.openai.lists import After, Limit, page
+from server.openai.lists import After, Known, Limit, page
 from server.openai.responses import items as conversation
 from server.openai.responses import wire
 from server.openai.responses.events import Events
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/responses")
+
+Include = Annotated[list[str] | None, Query(description="Taken: an item is always shown whole.")]
+IncludeToo = Annotated[list[str] | None, Query(alias="include[]", description="`include`, as the SDKs write it.")]
 
 
 @router.post("")
@@ -115,13 +118,15 @@ def cancel(response_id: str, use: Use) -> dict[str, Any]:
     raise InvalidRequest("Cannot cancel a synchronous response.")
 
 
-@router.get("/{response_id}/input_items")
+@router.get("/{response_id}/input_items", dependencies=[Known])
 def input_items(
     response_id: str,
     use: Use,
     after: After = None,
     limit: Limit = 20,
     order: Literal["asc", "desc"] = "desc",
+    include: Include = None,
+    include_too: IncludeToo = None,
 ) -> dict[str, Any]:
     """What a response answered."""
     items = use.responses.input_items(response_id)

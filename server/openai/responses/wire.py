@@ -25,6 +25,7 @@ from server.openai.chat.tools import (
 )
 from server.openai.responses.items import Item, Message
 from server.state.ids import random_id
+from training.data.jsonl import quoted
 from training.wire import WithoutNulls
 
 MAX_ITEMS = 10_000
@@ -57,7 +58,7 @@ class AllowedNames(WithoutNulls):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[ToolName]
+    tools: Annotated[list[ToolName], Field(min_length=1)]
 
     def allowed(self) -> AllowedToolsChoice:
         """As chat has it."""
@@ -69,6 +70,7 @@ class JsonSchemaFormat(structure.Schema):
     """JSON that follows a schema; unlike in chat, its fields stand beside its type."""
 
     type: Literal["json_schema"]
+    schema_: structure.AnySchema | None = Field(alias="schema")
 
 
 class TextFormat(WithoutNulls):
@@ -91,7 +93,9 @@ class ResponseRequest(TextRequest):
     max_output_tokens: Tokens | None = None
     max_tool_calls: int | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS, fail_fast=True)
-    tool_choice: Literal["none", "auto", "required"] | ToolName | AllowedNames | None = None
+    tool_choice: (
+        Literal["none", "auto", "required"] | Annotated[ToolName | AllowedNames, Field(discriminator="type")] | None
+    ) = None
     parallel_tool_calls: bool | None = None
     text: TextFormat | None = None
     include: list[str] | None = None
@@ -119,7 +123,7 @@ class ResponseRequest(TextRequest):
                 raise InvalidRequest(f"Missing required parameter: '{place}'.", place)
         for name in self.include or ():
             if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
-                raise Unsupported("include", f"{name!r} is nothing that there is here.")
+                raise Unsupported("include", f"{quoted(name)} is nothing that there is here.")
 
     def format(self) -> structure.Format | None:
         """What the answer must look like, as chat has it."""
@@ -145,7 +149,7 @@ class ResponseRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_output_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if wants_logprobs else None,
-            structure=self.guide() or structure.structure(self.format()),
+            structure=self.held(self.format(), "text.format"),
         )
 
     def begin(self, model: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ import gc
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -13,6 +16,7 @@ from vllm.lora import lora_model
 
 from adapters.files import tensors
 from server.engine.plugin import Whole, register
+from server.engine.seeds import SeededRunner
 
 
 def leaked(read: Callable[[str], object], path: Path) -> int:
@@ -53,3 +57,34 @@ def test_reading_adapters_leaks_nothing_and_safetensors_itself_still_does(tmp_pa
 def test_vllm_reads_with_it() -> None:
     register()
     assert lora_model.safetensors.safe_open is Whole
+
+
+def test_a_generator_gives_nothing_for_a_token_that_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of vLLM's step needs a model; what it does to generators is this."""
+    from vllm.v1.worker import cpu_worker
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    def sample(runner: Any) -> dict[int, float]:
+        return {place: float(torch.rand(1, generator=one)) for place, one in runner.input_batch.generators.items()}
+
+    def take_back(runner: Any) -> None:
+        for place in np.nonzero(runner.discard_request_mask.np)[0]:
+            one = runner.input_batch.generators.get(int(place))
+            if one is not None:
+                one.set_offset(one.get_offset() - 4)
+
+    monkeypatch.setattr(CPUModelRunner, "_sample", sample)
+    monkeypatch.setattr(CPUModelRunner, "_bookkeeping_sync", take_back)
+    register()
+    assert cpu_worker.CPUModelRunner is SeededRunner
+    runner: Any = object.__new__(SeededRunner)
+    runner.input_batch = SimpleNamespace(num_reqs=2, generators={n: torch.Generator().manual_seed(7) for n in range(2)})
+    runner.discard_request_mask = SimpleNamespace(np=np.array([True, False]))
+    first = runner._sample()
+    runner._bookkeeping_sync()
+    runner.discard_request_mask = SimpleNamespace(np=np.array([False, False]))
+    second = runner._sample()
+    runner._bookkeeping_sync()
+    assert first.keys() == {1}
+    assert second[0] == first[1], "its first number, though a step was thrown away"
+    assert second[1] != first[1]

@@ -6,6 +6,7 @@ import pytest
 
 from server.engine.sampling import copies, greedy, parameters, read, refused
 from server.engine.tokens import TokenBytes
+from server.errors import EngineUnavailable, InvalidRequest
 from server.inference.engine import STRUCTURE, Delta, Sampling, ToolCallDelta
 
 EMOJI = "😀 ok"
@@ -178,6 +179,17 @@ def test_the_bytes_of_an_answer_join_to_its_text(
     assert joined(delta) == EMOJI.encode()
     assert len(delta.logprobs) == len(ids)
     assert delta.logprobs[0].top[1].logprob == -9999.0, "JSON has no -Infinity"
+
+
+@pytest.mark.parametrize(
+    ("structure", "kind", "param"),
+    [({"choice": ["yes"]}, InvalidRequest, STRUCTURE), (None, EngineUnavailable, None)],
+)
+def test_an_answer_that_vllm_gives_up_is_an_error(structure: Any, kind: type, param: Any, tokenizer: Any) -> None:
+    """vLLM ends it with the reason "error", which OpenAI does not have and no client knows."""
+    with pytest.raises(kind) as raised:
+        read(output(tokenizer, [0], "", "error"), Sampling(structure=structure), TokenBytes(tokenizer), None)
+    assert getattr(raised.value, "param", None) == param
 
 
 def test_special_tokens_that_are_shown_have_their_bytes(tokenizer: Any) -> None:

@@ -49,4 +49,7 @@ async def test_bodies_over_the_limit_are_refused_whether_announced_or_not() -> N
         assert (await http.post("/other", content=b"x" * 10)).json() == 10
         assert (await http.post("/other", content=b"x" * 11)).status_code == 413
         assert (await http.post("/other", content=chunks(2))).status_code == 413
-        assert (await http.post("/upload", content=chunks(2))).json() == 12
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        assert (await http.post("/upload", content=chunks(2), headers=form)).json() == 12
+        assert (await http.post("/upload", content=chunks(2))).status_code == 413, "JSON is read into memory"
+        assert (await http.post("/other", content=chunks(2), headers=form)).status_code == 413

@@ -120,6 +120,19 @@ def test_a_field_deep_within_is_refused_with_its_place() -> None:
     assert "shown every function" in str(raised.value)
 
 
+@pytest.mark.parametrize("endpoint", differences.ELSEWHERE)
+def test_a_field_of_another_text_endpoint_is_refused_at_this_one(endpoint: str) -> None:
+    known = {*ours(endpoint), *ENDPOINTS[endpoint][1]}
+    for other in differences.ELSEWHERE:
+        theirs = set().union(ours(other), *(fields(kind) for kind in OPENAIS[other]))
+        for name in theirs - known:
+            if "." in name or "[" in name or isinstance(ENDPOINTS[other][1].get(name), differences.Taken):
+                continue
+            with pytest.raises(Unsupported) as raised:
+                differences.refuse(endpoint, {name: {"nobody": "knows"}})
+            assert raised.value.param == name
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_harmless_values_and_null_are_taken(endpoint: str) -> None:
     tables = {**ENDPOINTS[endpoint][1], **differences.VLLM, **differences.ELSEWHERE.get(endpoint, {})}

@@ -1,0 +1,38 @@
+"""Forms of uploads: what would be lost without a word is refused, and a file has the name that was meant."""
+
+import re
+from urllib.parse import unquote
+
+from fastapi import Depends, Request, UploadFile
+from fastapi.routing import APIRoute
+
+from server.errors import InvalidRequest
+from server.http.wording import mended
+
+# .NET's clients write a name that is not ASCII twice, first in a form that is made for mail
+EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\s\"]+)", re.IGNORECASE)
+
+
+async def _only_once(request: Request) -> None:
+    """Refuse a second file or value, and a part of a field that we know under another spelling of its name."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    known = [parameter.alias for parameter in route.dependant.body_params]
+    objects = {name.partition("[")[0] for name in known if "[" in name}
+    form = await request.form()
+    for name in form:
+        if name in known and len(set(form.getlist(name))) > 1:
+            raise InvalidRequest(f"'{name}' stands in the form more than once; send it once", name)
+        field = re.split(r"[.\[]", name)[0]
+        if name not in known and field in objects:
+            wanted = " and ".join(one for one in known if one.startswith(f"{field}["))
+            raise InvalidRequest(f"{name[:100]!r} is no part of this form; expected {wanted}", name[:100])
+
+
+OnlyOnce = Depends(_only_once)
+
+
+def file_name(file: UploadFile) -> str:
+    """The name of an uploaded file, "file" where it has none."""
+    extended = EXTENDED.search(file.headers.get("content-disposition", ""))
+    return mended((unquote(extended[1]) if extended else file.filename) or "file")
