@@ -8,6 +8,8 @@ from fastapi.routing import APIRoute
 
 from server.errors import InvalidRequest
 
+NULL = ("null", "")  # as clients write it; the second is the SDK for Node
+
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 
@@ -44,7 +46,7 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
     ]
     if metadata is None:
         return lambda labels: all((labels or {}).get(key) == value for key, value in wanted)
-    if metadata != "null" or wanted:
+    if metadata not in NULL or wanted:
         raise InvalidRequest("expected metadata[key]=value, or metadata=null alone for those without", "metadata")
     return lambda labels: not labels
 

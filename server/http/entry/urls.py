@@ -1,4 +1,4 @@
-"""URLs as clients write them: slashes at the end or doubled, absolute ones, HEAD for GET.
+"""URLs as clients write them: slashes at the end or doubled, absolute ones, HEAD for GET, null in a query.
 
 A model's name may hold slashes, which the SDK encodes: what is encoded is never touched here.
 """
@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 ABSOLUTE = re.compile(rb"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
 SLASHES = re.compile(rb"/{2,}")
+NULLS = re.compile(
+    rb"(?:^|(?<=&))(?!metadata=)[a-z_]+=(?=&|$)&?"
+)  # the SDK for Node writes null so; for metadata it has a meaning
 CONTROLS = re.compile("[\0-\x1f\x7f]")
 
 
@@ -29,7 +32,7 @@ class Urls:
             raw = scope.get("raw_path") or scope["path"].encode()
             raw = SLASHES.sub(b"/", ABSOLUTE.sub(b"", raw.partition(b"?")[0])).rstrip(b"/") or b"/"
             path = CONTROLS.sub("\ufffd", unquote_to_bytes(raw).decode("utf-8", "replace"))
-            query = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+            query = NULLS.sub(b"", scope["query_string"]).replace(b"%00", b"%EF%BF%BD")
             method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the web server drops the body
             scope = {**scope, "raw_path": raw, "path": path, "query_string": query, "method": method}
         await self._app(scope, receive, send)
