@@ -77,4 +77,4 @@ async def services(request: Request) -> Services:
     return request.app.state.services
 
 
-Use = Annotated[Services, Depends(services)]
+Parts = Annotated[Services, Depends(services)]

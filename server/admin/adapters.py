@@ -18,7 +18,7 @@ from adapters.files.validate import CONFIG
 from adapters.registry import Adapter, Alias
 from adapters.store import TAKEN
 from server.admin.body import Body
-from server.services import Services, Use
+from server.services import Parts, Services
 
 router = APIRouter(prefix="/admin/adapters")
 
@@ -34,7 +34,7 @@ class AdapterRequest(Body):
 
 
 @router.post("")
-async def register(request: Request, use: Use) -> dict[str, Any]:
+async def register(request: Request, parts: Parts) -> dict[str, Any]:
     """Register an adapter: JSON `{"name", "path"}` with a path under an allowed folder, or a multipart upload.
 
     The upload has a field `name` and the files of PEFT's save_pretrained: `adapter_config.json`,
@@ -42,59 +42,59 @@ async def register(request: Request, use: Use) -> dict[str, Any]:
     alone, by either way. The adapter is loaded on its first request.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await _register_upload(request, use)
+        return await _register_upload(request, parts)
     try:
         body = AdapterRequest.model_validate_json(await request.body())
     except ValidationError as error:
         raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from error
-    return await _register_folder(use, body.name, body.path)
+    return await _register_folder(parts, body.name, body.path)
 
 
 @router.get("")
-def list_adapters(use: Use) -> dict[str, Any]:
+def list_adapters(parts: Parts) -> dict[str, Any]:
     """All adapters, oldest first, with their state: registered, loading, ready or failed."""
-    aliases = use.catalog.registry.aliases()
-    return {"object": "list", "data": [_wire(adapter, aliases, use) for adapter in use.catalog.registry.list()]}
+    aliases = parts.catalog.registry.aliases()
+    return {"object": "list", "data": [_wire(adapter, aliases, parts) for adapter in parts.catalog.registry.list()]}
 
 
 @router.get("/{name:path}")
-def retrieve(name: str, use: Use) -> dict[str, Any]:
+def retrieve(name: str, parts: Parts) -> dict[str, Any]:
     """One adapter, with its state."""
-    return _wire(use.catalog.registry.get(name), use.catalog.registry.aliases(), use)
+    return _wire(parts.catalog.registry.get(name), parts.catalog.registry.aliases(), parts)
 
 
 @router.post("/{name:path}/load")
-async def load(name: str, use: Use) -> dict[str, Any]:
+async def load(name: str, parts: Parts) -> dict[str, Any]:
     """Load an adapter before its first request; answers when it is ready."""
-    return await _answer(await use.catalog.load(name), use)
+    return await _answer(await parts.catalog.load(name), parts)
 
 
 @router.post("/{name:path}/unload")
-async def unload(name: str, use: Use) -> dict[str, Any]:
+async def unload(name: str, parts: Parts) -> dict[str, Any]:
     """Free an adapter's memory once its running requests have ended; the next request loads it again."""
-    return await _answer(await use.catalog.unload(name), use)
+    return await _answer(await parts.catalog.unload(name), parts)
 
 
 @router.post("/{name:path}/pin")
-async def pin(name: str, use: Use) -> dict[str, Any]:
+async def pin(name: str, parts: Parts) -> dict[str, Any]:
     """Load an adapter and keep it in memory, also after a restart; `max_cpu_loras - max_loras` at most."""
-    return await _answer(await use.catalog.pin(name), use)
+    return await _answer(await parts.catalog.pin(name), parts)
 
 
 @router.post("/{name:path}/unpin")
-async def unpin(name: str, use: Use) -> dict[str, Any]:
+async def unpin(name: str, parts: Parts) -> dict[str, Any]:
     """Let an adapter be evicted again."""
-    return await _answer(await use.catalog.unpin(name), use)
+    return await _answer(await parts.catalog.unpin(name), parts)
 
 
 @router.delete("/{name:path}")
-async def remove(name: str, use: Use, force: bool = False) -> dict[str, Any]:
+async def remove(name: str, parts: Parts, force: bool = False) -> dict[str, Any]:
     """Remove an adapter once its requests have ended; refused while an alias points at it, unless `?force=true`."""
-    await use.catalog.remove(name, force=force)
+    await parts.catalog.remove(name, force=force)
     return {"id": name, "object": "adapter", "deleted": True}
 
 
-async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
+async def _register_upload(request: Request, parts: Services) -> dict[str, Any]:
     try:
         form = await request.form(max_files=MAX_PARTS, max_fields=MAX_PARTS)
     except UnicodeError as error:  # of the charset that the content type names
@@ -108,11 +108,11 @@ async def _register_upload(request: Request, use: Services) -> dict[str, Any]:
         if path is not None:
             if files:
                 raise InvalidAdapter("path", f"was sent beside {', '.join(files)}; send one of them")
-            return await _register_folder(use, name, path)
-        with tempfile.TemporaryDirectory(prefix=UPLOAD, dir=use.settings.data_dir) as folder:
+            return await _register_folder(parts, name, path)
+        with tempfile.TemporaryDirectory(prefix=UPLOAD, dir=parts.settings.data_dir) as folder:
             for file, part in files.items():
                 await anyio.to_thread.run_sync(_save, part, Path(folder) / file)
-            return await _register(use, name, Path(folder))
+            return await _register(parts, name, Path(folder))
     finally:
         await form.close()
 
@@ -167,16 +167,16 @@ def _save(part: UploadFile, target: Path) -> None:
         shutil.copyfileobj(part.file, stream)
 
 
-async def _register_folder(use: Services, name: str, path: str) -> dict[str, Any]:
-    roots = use.settings.adapter_root
-    return await _register(use, name, _allowed(path, roots), roots)
+async def _register_folder(parts: Services, name: str, path: str) -> dict[str, Any]:
+    roots = parts.settings.adapter_root
+    return await _register(parts, name, _allowed(path, roots), roots)
 
 
-async def _register(use: Services, name: str, source: Path, within: Sequence[Path] = ()) -> dict[str, Any]:
+async def _register(parts: Services, name: str, source: Path, within: Sequence[Path] = ()) -> dict[str, Any]:
     adapter = await anyio.to_thread.run_sync(
-        use.catalog.register, name, source, use.settings.organization, within, limiter=use.registrations
+        parts.catalog.register, name, source, parts.settings.organization, within, limiter=parts.registrations
     )
-    return await _answer(adapter, use)
+    return await _answer(adapter, parts)
 
 
 def _allowed(given: str, roots: list[Path]) -> Path:
@@ -191,12 +191,12 @@ def _allowed(given: str, roots: list[Path]) -> Path:
     return resolved
 
 
-async def _answer(adapter: Adapter, use: Services) -> dict[str, Any]:
-    return _wire(adapter, await anyio.to_thread.run_sync(use.catalog.registry.aliases), use)
+async def _answer(adapter: Adapter, parts: Services) -> dict[str, Any]:
+    return _wire(adapter, await anyio.to_thread.run_sync(parts.catalog.registry.aliases), parts)
 
 
-def _wire(adapter: Adapter, aliases: list[Alias], use: Services) -> dict[str, Any]:
-    state, error = use.catalog.state(adapter)
+def _wire(adapter: Adapter, aliases: list[Alias], parts: Services) -> dict[str, Any]:
+    state, error = parts.catalog.state(adapter)
     return {
         "id": adapter.name,
         "object": "adapter",

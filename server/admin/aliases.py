@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from adapters.errors import InvalidAlias
 from adapters.registry import Alias
 from server.admin.body import Body, without_nulls
-from server.services import Use
+from server.services import Parts
 
 router = APIRouter(prefix="/admin/adapters/aliases")
 
@@ -20,40 +20,40 @@ class AliasRequest(Body):
 
 
 @router.get("")
-def list_aliases(use: Use) -> dict[str, Any]:
+def list_aliases(parts: Parts) -> dict[str, Any]:
     """All aliases, oldest first."""
-    return {"object": "list", "data": [_wire(alias) for alias in use.catalog.registry.aliases()]}
+    return {"object": "list", "data": [_wire(alias) for alias in parts.catalog.registry.aliases()]}
 
 
 @router.get("/{name:path}")
-def retrieve(name: str, use: Use) -> dict[str, Any]:
+def retrieve(name: str, parts: Parts) -> dict[str, Any]:
     """One alias: where it points, and where it pointed before."""
-    return _wire(use.catalog.registry.alias(name))
+    return _wire(parts.catalog.registry.alias(name))
 
 
 @router.put("/{name:path}")
-def point(name: str, body: AliasRequest, use: Use) -> dict[str, Any]:
+def point(name: str, body: AliasRequest, parts: Parts) -> dict[str, Any]:
     """Make or move an alias: `{"weights": {"ft:…:v2": 100}}`. New requests go there; running ones end as they began.
 
     Several versions share the traffic by weight, and a request's `user` always gets the same one. Beside an alias
     `ft:acme`, `v1` is short for `ft:acme:v1`.
     """
-    return _wire(use.catalog.set_alias(name, body.weights, use.settings.organization))
+    return _wire(parts.catalog.set_alias(name, body.weights, parts.settings.organization))
 
 
 @router.post("/{name:path}/rollback")
-def roll_back(name: str, use: Use) -> dict[str, Any]:
+def roll_back(name: str, parts: Parts) -> dict[str, Any]:
     """Point an alias where it pointed before."""
-    previous = use.catalog.registry.alias(name).previous
+    previous = parts.catalog.registry.alias(name).previous
     if previous is None:
         raise InvalidAlias(f"alias {name!r} has pointed nowhere else")
-    return _wire(use.catalog.set_alias(name, previous, use.settings.organization))
+    return _wire(parts.catalog.set_alias(name, previous, parts.settings.organization))
 
 
 @router.delete("/{name:path}")
-def remove(name: str, use: Use) -> dict[str, Any]:
+def remove(name: str, parts: Parts) -> dict[str, Any]:
     """Remove an alias; its versions stay."""
-    use.catalog.remove_alias(name)
+    parts.catalog.remove_alias(name)
     return {"id": name, "object": "alias", "deleted": True}
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from server.admin.body import Body
-from server.services import Use
+from server.services import Parts
 from server.state.keys import Key
 
 router = APIRouter(prefix="/admin/keys")
@@ -20,22 +20,22 @@ class KeyRequest(Body):
 
 
 @router.post("")
-def create(body: KeyRequest, use: Use) -> dict[str, Any]:
+def create(body: KeyRequest, parts: Parts) -> dict[str, Any]:
     """Make a key; its secret stands in this answer and nowhere else."""
-    key, secret = use.keys.create(body.name, admin=body.admin)
+    key, secret = parts.keys.create(body.name, admin=body.admin)
     return {**_wire(key), "secret": secret}
 
 
 @router.get("")
-def list_keys(use: Use) -> dict[str, Any]:
+def list_keys(parts: Parts) -> dict[str, Any]:
     """All keys, without their secrets."""
-    return {"object": "list", "data": [_wire(key) for key in use.keys.list()]}
+    return {"object": "list", "data": [_wire(key) for key in parts.keys.list()]}
 
 
 @router.delete("/{key_id}")
-def revoke(key_id: str, use: Use) -> dict[str, Any]:
+def revoke(key_id: str, parts: Parts) -> dict[str, Any]:
     """Revoke a key; it stops working at once here, within five seconds in other processes."""
-    use.keys.revoke(key_id)
+    parts.keys.revoke(key_id)
     return {"id": key_id, "object": "key", "deleted": True}
 
 

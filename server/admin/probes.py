@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from server.services import Use
+from server.services import Parts
 
 router = APIRouter()
 
@@ -19,15 +19,15 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready")
-async def ready(use: Use) -> JSONResponse:
+async def ready(parts: Parts) -> JSONResponse:
     """The engine answers; 503 until it does, and when it no longer does."""
-    answering = use.engine.ready and use.supervisor.status == "ready"
-    status = "restarting" if use.supervisor.status == "ready" and not answering else use.supervisor.status
-    body = {"status": status, "model": use.catalog.base.name}
+    answering = parts.engine.ready and parts.supervisor.status == "ready"
+    status = "restarting" if parts.supervisor.status == "ready" and not answering else parts.supervisor.status
+    body = {"status": status, "model": parts.catalog.base.name}
     return JSONResponse(body) if answering else JSONResponse(body, 503, {"retry-after": "1"})
 
 
 @router.get("/metrics")
-def metrics(use: Use) -> Response:
+def metrics(parts: Parts) -> Response:
     """Prometheus metrics, by model."""
-    return Response(generate_latest(use.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from server.errors import InvalidRequest, NotFound
 from server.openai.lists import After, Known, Limit, page
 from server.openai.wire import ExpiresAfter, Metadata
-from server.services import Use
+from server.services import Parts
 from server.state.batches import BatchRow
 from training.wire import Description
 
@@ -28,36 +28,36 @@ class BatchRequest(Description):
 
 
 @router.post("")
-def create(body: BatchRequest, use: Use) -> dict[str, Any]:
+def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
     """Queue a file of requests."""
     try:
-        file = use.files.get(body.input_file_id)
+        file = parts.files.get(body.input_file_id)
     except NotFound:
         raise InvalidRequest(f"{body.input_file_id} does not exist", "input_file_id") from None
     if file.purpose != "batch":
         raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None
-    row = use.batches.create(file.id, body.endpoint, body.metadata, lifetime)
-    use.runner.changed()
+    row = parts.batches.create(file.id, body.endpoint, body.metadata, lifetime)
+    parts.runner.changed()
     return _wire(row)
 
 
 @router.get("", dependencies=[Known])
-def list_batches(use: Use, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def list_batches(parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """All batches, newest first."""
-    return page(use.batches.list(), after, limit, _wire)
+    return page(parts.batches.list(), after, limit, _wire)
 
 
 @router.get("/{batch_id}")
-def retrieve(batch_id: str, use: Use) -> dict[str, Any]:
+def retrieve(batch_id: str, parts: Parts) -> dict[str, Any]:
     """One batch."""
-    return _wire(use.batches.get(batch_id))
+    return _wire(parts.batches.get(batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: str, use: Use) -> dict[str, Any]:
+def cancel(batch_id: str, parts: Parts) -> dict[str, Any]:
     """Have a batch end with the answers it has."""
-    return _wire(use.batches.cancel(batch_id))
+    return _wire(parts.batches.cancel(batch_id))
 
 
 def _wire(row: BatchRow) -> dict[str, Any]:

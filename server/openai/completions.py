@@ -23,7 +23,7 @@ from server.inference.engine import Delta, Sampling, TokenLogprob
 from server.openai import differences
 from server.openai.chat import structure
 from server.openai.chat.sampling import MAX_INTEGER, TextRequest, usage
-from server.services import Use
+from server.services import Parts
 from server.state.ids import random_id
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class CompletionRequest(TextRequest):
 
 
 @router.post("/v1/completions")
-async def create(body: CompletionRequest, request: Request, use: Use, caller: Caller) -> Response:
+async def create(body: CompletionRequest, request: Request, parts: Parts, caller: Caller) -> Response:
     """Continue a text."""
     differences.refuse("completions", await request.json())
     body.check_stream()
@@ -100,7 +100,7 @@ async def create(body: CompletionRequest, request: Request, use: Use, caller: Ca
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
 
     async def whole(generation: Generation) -> dict[str, Any]:
-        writer = _Writer(generation, body, texts, use.engine.tokenizer)
+        writer = _Writer(generation, body, texts, parts.engine.tokenizer)
         choices = [
             writer.choice(
                 index, answer.text, answer.logprobs or (), answer.prompt_logprobs, answer.finish_reason, first=True
@@ -110,10 +110,10 @@ async def create(body: CompletionRequest, request: Request, use: Use, caller: Ca
         return {**writer.identity, "choices": choices, "usage": writer.usage()}
 
     def events(generation: Generation) -> AsyncIterator[str]:
-        return _events(generation, _Writer(generation, body, texts, use.engine.tokenizer))
+        return _events(generation, _Writer(generation, body, texts, parts.engine.tokenizer))
 
-    return await use.replies.respond(
-        request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
+    return await parts.replies.respond(
+        request, parts.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from adapters.errors import AdapterNotFound
 from server.errors import InvalidRequest
 from server.openai import differences
-from server.services import Use
+from server.services import Parts
 
 router = APIRouter()
 MAX_INPUTS = 2048  # OpenAI's
@@ -35,10 +35,10 @@ class EmbeddingRequest(BaseModel):
 
 
 @router.post("/v1/embeddings")
-async def create(body: EmbeddingRequest, request: Request, use: Use) -> dict[str, Any]:
+async def create(body: EmbeddingRequest, request: Request, parts: Parts) -> dict[str, Any]:
     """Embed texts."""
     differences.refuse("embeddings", await request.json())
-    if body.model != use.embedder.name:
+    if body.model != parts.embedder.name:
         raise AdapterNotFound(body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not all(isinstance(text, str) for text in texts):
@@ -47,14 +47,14 @@ async def create(body: EmbeddingRequest, request: Request, use: Use) -> dict[str
             "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
             "input",
         )
-    embedded = await use.embedder.embed([str(text) for text in texts], body.dimensions)
+    embedded = await parts.embedder.embed([str(text) for text in texts], body.dimensions)
     return {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": _wire(vector, body.encoding_format)}
             for index, vector in enumerate(embedded.vectors)
         ],
-        "model": use.embedder.name,
+        "model": parts.embedder.name,
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
 

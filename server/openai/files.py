@@ -9,7 +9,7 @@ from server.errors import InvalidRequest
 from server.http.forms import OnlyOnce, file_name
 from server.openai.lists import After, Known, page
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
-from server.services import Use
+from server.services import Parts
 from server.state.files import StoredFile
 
 router = APIRouter(prefix="/v1/files")
@@ -19,7 +19,7 @@ Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "ev
 
 @router.post("", dependencies=[OnlyOnce])
 def create(
-    use: Use,
+    parts: Parts,
     file: Annotated[UploadFile, File()],
     purpose: Annotated[Purpose, Form()],
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
@@ -32,42 +32,42 @@ def create(
     name = file_name(file)
     if len(name) > MAX_NAME_CHARACTERS:
         raise InvalidRequest(f"the name has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are kept", "file")
-    return wire(use.files.create(file.file, name, purpose, expires_after=seconds))
+    return wire(parts.files.create(file.file, name, purpose, expires_after=seconds))
 
 
 @router.get("", dependencies=[Known])
 def list_files(
-    use: Use,
+    parts: Parts,
     purpose: str | None = None,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
     """All files, newest first unless `order` says otherwise."""
-    found = use.files.list(purpose)
+    found = parts.files.list(purpose)
     return page(found if order == "desc" else found[::-1], after, limit, wire)
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, use: Use) -> dict[str, Any]:
+def retrieve(file_id: str, parts: Parts) -> dict[str, Any]:
     """One file's description."""
-    return wire(use.files.get(file_id))
+    return wire(parts.files.get(file_id))
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, use: Use) -> FileResponse:
+def content(file_id: str, parts: Parts) -> FileResponse:
     """One file's bytes."""
-    file = use.files.get(file_id)
+    file = parts.files.get(file_id)
     name = file.filename.replace("\\", "/").rpartition("/")[2]  # a folder of the sender's is none of the receiver's
     return FileResponse(file.path, media_type="application/octet-stream", filename=name or file.id)
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, use: Use) -> dict[str, Any]:
+def delete(file_id: str, parts: Parts) -> dict[str, Any]:
     """Delete a file that no waiting or running job or batch needs."""
-    if use.needs_file(file_id):
+    if parts.needs_file(file_id):
         raise InvalidRequest(f"{file_id} is needed by a job or batch that has not ended; cancel that first", "file_id")
-    use.files.delete(file_id)
+    parts.files.delete(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

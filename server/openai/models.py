@@ -8,37 +8,37 @@ from fastapi import APIRouter
 from server.errors import InvalidRequest
 from server.http.identity import ADMINISTRATOR
 from server.inference.catalog import Entry
-from server.services import Services, Use
+from server.services import Parts, Services
 
 router = APIRouter()
 
 
 @router.get("/v1/models")
-def list_models(use: Use) -> dict[str, Any]:
+def list_models(parts: Parts) -> dict[str, Any]:
     """All models, the base first, the embedding model last."""
-    return {"object": "list", "data": [_wire(model) for model in (*use.catalog.list(), _embedder(use))]}
+    return {"object": "list", "data": [_wire(model) for model in (*parts.catalog.list(), _embedder(parts))]}
 
 
 @router.get("/v1/models/{name:path}")
-def retrieve(name: str, use: Use) -> dict[str, Any]:
+def retrieve(name: str, parts: Parts) -> dict[str, Any]:
     """One model; the SDK sends a name's slashes encoded or not."""
-    return _wire(_embedder(use) if name == use.embedder.name else use.catalog.get(name))
+    return _wire(_embedder(parts) if name == parts.embedder.name else parts.catalog.get(name))
 
 
 @router.delete("/v1/models/{name:path}", dependencies=[ADMINISTRATOR])
-async def delete(name: str, use: Use) -> dict[str, Any]:
+async def delete(name: str, parts: Parts) -> dict[str, Any]:
     """Delete a fine-tuned model, once its running requests have ended, or an alias."""
-    if name in (use.catalog.base.name, use.embedder.name):
+    if name in (parts.catalog.base.name, parts.embedder.name):
         raise InvalidRequest(f"{name} is the server's own model; only fine-tuned models can be deleted", "model")
-    if use.catalog.is_alias(name):
-        await asyncio.to_thread(use.catalog.remove_alias, name)
+    if parts.catalog.is_alias(name):
+        await asyncio.to_thread(parts.catalog.remove_alias, name)
     else:
-        await use.catalog.remove(name)
+        await parts.catalog.remove(name)
     return {"id": name, "object": "model", "deleted": True}
 
 
-def _embedder(use: Services) -> Entry:
-    return Entry(use.embedder.name, use.catalog.get(use.catalog.base.name).created_at, "tuneport")
+def _embedder(parts: Services) -> Entry:
+    return Entry(parts.embedder.name, parts.catalog.get(parts.catalog.base.name).created_at, "tuneport")
 
 
 def _wire(model: Entry) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from server.http.forms import OnlyOnce
 from server.openai.files import Purpose, wire
 from server.openai.wire import ExpiresAfter, FileName
-from server.services import Use
+from server.services import Parts
 from server.state.uploads import Upload
 from training.wire import Description
 
@@ -33,29 +33,29 @@ class CompleteRequest(Description):
 
 
 @router.post("")
-def create(body: UploadRequest, use: Use) -> dict[str, Any]:
+def create(body: UploadRequest, parts: Parts) -> dict[str, Any]:
     """Begin an upload; it expires after an hour."""
     lifetime = body.expires_after.seconds if body.expires_after else None
-    return _wire(use.uploads.create(body.filename, body.purpose, body.bytes, lifetime))
+    return _wire(parts.uploads.create(body.filename, body.purpose, body.bytes, lifetime))
 
 
 @router.post("/{upload_id}/parts", dependencies=[OnlyOnce])
-def add_part(upload_id: str, use: Use, data: Annotated[UploadFile, File()]) -> dict[str, Any]:
+def add_part(upload_id: str, parts: Parts, data: Annotated[UploadFile, File()]) -> dict[str, Any]:
     """Add a part, 64 MB at most; parts may come in any order, and at once."""
-    part = use.uploads.add(upload_id, data.file)
+    part = parts.uploads.add(upload_id, data.file)
     return {"id": part.id, "object": "upload.part", "created_at": part.created_at, "upload_id": part.upload_id}
 
 
 @router.post("/{upload_id}/complete")
-def complete(upload_id: str, body: CompleteRequest, use: Use) -> dict[str, Any]:
+def complete(upload_id: str, body: CompleteRequest, parts: Parts) -> dict[str, Any]:
     """Put the parts together to a file."""
-    return _wire(use.uploads.complete(upload_id, body.part_ids, body.md5))
+    return _wire(parts.uploads.complete(upload_id, body.part_ids, body.md5))
 
 
 @router.post("/{upload_id}/cancel")
-def cancel(upload_id: str, use: Use) -> dict[str, Any]:
+def cancel(upload_id: str, parts: Parts) -> dict[str, Any]:
     """Give the upload up."""
-    return _wire(use.uploads.cancel(upload_id))
+    return _wire(parts.uploads.cancel(upload_id))
 
 
 def _wire(upload: Upload) -> dict[str, Any]:

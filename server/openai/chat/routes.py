@@ -17,7 +17,7 @@ from server.inference.catalog import Model
 from server.openai import differences
 from server.openai.chat import messages, structure, wire
 from server.openai.chat.sampling import usage
-from server.services import Use
+from server.services import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ ROLE = '{"role": "assistant", "content": "", "refusal": null}'  # the first delt
 
 
 @router.post("/v1/chat/completions")
-async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Caller) -> Response:
+async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller: Caller) -> Response:
     """Answer a conversation."""
     differences.refuse("chat", await request.json())
     body.check()
@@ -59,8 +59,8 @@ async def create(body: wire.ChatRequest, request: Request, use: Use, caller: Cal
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
 
-    return await use.replies.respond(
-        request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
+    return await parts.replies.respond(
+        request, parts.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 
 

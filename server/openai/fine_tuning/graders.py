@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
-from server.services import Use
+from server.services import Parts
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
 from training.wire import Description
@@ -40,13 +40,13 @@ def validate(body: ValidateRequest) -> dict[str, Any]:
 
 
 @router.post("/run")
-async def run(body: RunRequest, use: Use) -> dict[str, Any]:
+async def run(body: RunRequest, parts: Parts) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
-    if not use.graders.available_tokens:
-        raise RateLimited(f"{int(use.graders.total_tokens)} graders run already; try again soon", "requests", 2)
-    rows, answers, judge = [body.item or {}], [body.model_sample], use.settings.judge()
-    graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=use.graders)
+    if not parts.graders.available_tokens:
+        raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
+    rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
+    graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=parts.graders)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():

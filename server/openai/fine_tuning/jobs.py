@@ -11,7 +11,7 @@ from server.errors import Forbidden, NotFound
 from server.http.identity import Caller
 from server.openai.fine_tuning.requests import RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, labelled, page
-from server.services import Services, Use
+from server.services import Parts, Services
 from server.state.jobs import JobRow, NewJob
 from server.state.status import ACTIVE
 from training.data.findings import DataReport
@@ -22,10 +22,10 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
 
 @router.post("")
-def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
+def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
-    method, gate = body.wanted(), body.gate(use.settings.gate)
-    asked = body.needs_admin(gate, use.settings.gate)
+    method, gate = body.wanted(), body.gate(parts.settings.gate)
+    asked = body.needs_admin(gate, parts.settings.gate)
     if asked is not None and not caller.admin:
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
     job = NewJob(
@@ -40,52 +40,52 @@ def create(body: JobRequest, use: Use, caller: Caller) -> dict[str, Any]:
         integrations=[one.model_dump() for one in body.integrations or []],
         labels=body.metadata,
     )
-    return _wire(use.creation.create(job, body.suffix), use)
+    return _wire(parts.creation.create(job, body.suffix), parts)
 
 
 @router.get("", dependencies=[Known])
 def list_jobs(
     request: Request,
-    use: Use,
+    parts: Parts,
     after: After = None,
     limit: Limit = 20,
     metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
 ) -> dict[str, Any]:
     """All jobs, newest first, or those whose metadata are asked for."""
     fits = labelled(request, metadata)
-    found = page([mark for mark in use.jobs.marks() if fits(mark.labels)], after, limit, lambda mark: {"id": mark.id})
-    rows = use.jobs.several([mark["id"] for mark in found["data"]])
-    return {**found, "data": [_wire(row, use) for row in rows]}
+    found = page([mark for mark in parts.jobs.marks() if fits(mark.labels)], after, limit, lambda mark: {"id": mark.id})
+    rows = parts.jobs.several([mark["id"] for mark in found["data"]])
+    return {**found, "data": [_wire(row, parts) for row in rows]}
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, use: Use) -> dict[str, Any]:
+def retrieve(job_id: str, parts: Parts) -> dict[str, Any]:
     """One job."""
-    return _wire(use.jobs.get(job_id), use)
+    return _wire(parts.jobs.get(job_id), parts)
 
 
 @router.post("/{job_id}/cancel")
-async def cancel(job_id: str, use: Use) -> dict[str, Any]:
+async def cancel(job_id: str, parts: Parts) -> dict[str, Any]:
     """Cancel a job that has not ended."""
-    return _wire(await use.queue.cancel(job_id), use)
+    return _wire(await parts.queue.cancel(job_id), parts)
 
 
 @router.post("/{job_id}/pause")
-async def pause(job_id: str, use: Use) -> dict[str, Any]:
+async def pause(job_id: str, parts: Parts) -> dict[str, Any]:
     """Stop a job's trainer after a last checkpoint; `resume` goes on from there."""
-    return _wire(await use.queue.pause(job_id), use)
+    return _wire(await parts.queue.pause(job_id), parts)
 
 
 @router.post("/{job_id}/resume")
-async def resume(job_id: str, use: Use) -> dict[str, Any]:
+async def resume(job_id: str, parts: Parts) -> dict[str, Any]:
     """Queue a paused job again."""
-    return _wire(await use.queue.resume(job_id), use)
+    return _wire(await parts.queue.resume(job_id), parts)
 
 
 @router.get("/{job_id}/events", dependencies=[Known])
-def events(job_id: str, use: Use, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """What happened, newest first."""
-    directory = use.jobs.directory(use.jobs.get(job_id).id)
+    directory = parts.jobs.directory(parts.jobs.get(job_id).id)
     identifier = job_id.removeprefix("ftjob-")
     items = [
         {"id": f"ftevent-{identifier}-{index}", "object": "fine_tuning.job.event", **event}
@@ -95,10 +95,10 @@ def events(job_id: str, use: Use, after: After = None, limit: Limit = 20) -> dic
 
 
 @router.get("/{job_id}/checkpoints", dependencies=[Known])
-def checkpoints(job_id: str, use: Use, after: After = None, limit: Limit = 10) -> dict[str, Any]:
+def checkpoints(job_id: str, parts: Parts, after: After = None, limit: Limit = 10) -> dict[str, Any]:
     """The checkpoints of a job that succeeded, newest first; each can be called under its name."""
-    row = use.jobs.get(job_id)
-    outcome = use.jobs.directory(job_id).outcome()
+    row = parts.jobs.get(job_id)
+    outcome = parts.jobs.directory(job_id).outcome()
     saved = outcome.checkpoints if isinstance(outcome, Result) and row.fine_tuned_model else []
     items = [
         {
@@ -119,9 +119,9 @@ Form = Annotated[Literal["json", "markdown"], Query(description="As JSON, or as 
 
 
 @router.get("/{job_id}/data_report")
-def data_report(job_id: str, use: Use, format: Form = "json") -> Response:
+def data_report(job_id: str, parts: Parts, format: Form = "json") -> Response:
     """What was found in the training file; there as soon as it was read."""
-    path = use.jobs.directory(use.jobs.get(job_id).id).data_report
+    path = parts.jobs.directory(parts.jobs.get(job_id).id).data_report
     if not path.exists():
         raise NotFound(f"{job_id} has no data report yet: its file was not read to the end")
     report = DataReport.model_validate_json(path.read_bytes())
@@ -133,13 +133,13 @@ def data_report(job_id: str, use: Use, format: Form = "json") -> Response:
 @router.get("/{job_id}/report")
 def report(
     job_id: str,
-    use: Use,
+    parts: Parts,
     format: Annotated[
         Literal["html", "markdown", "json"], Query(description="A page, Markdown, or the figures.")
     ] = "html",
 ) -> Response:
     """Base against fine-tuned: figures, curves, answers side by side, what was forgotten, the gate's verdict."""
-    directory = use.jobs.directory(use.jobs.get(job_id).id)
+    directory = parts.jobs.directory(parts.jobs.get(job_id).id)
     path, media_type = {
         "html": (directory.report_html, "text/html"),
         "markdown": (directory.report_markdown, "text/markdown"),
@@ -150,7 +150,7 @@ def report(
     return FileResponse(path, media_type=media_type)
 
 
-def _wire(row: JobRow, use: Services) -> dict[str, Any]:
+def _wire(row: JobRow, parts: Services) -> dict[str, Any]:
     kind = row.method["type"]
     configuration = {name: value for name, value in row.method.items() if name != "type"}
     return {
@@ -158,7 +158,7 @@ def _wire(row: JobRow, use: Services) -> dict[str, Any]:
         "object": "fine_tuning.job",
         "created_at": row.created_at,
         "error": row.error,
-        "estimated_finish": _estimated_finish(row, use),
+        "estimated_finish": _estimated_finish(row, parts),
         "fine_tuned_model": row.fine_tuned_model,
         "finished_at": row.finished_at,
         "hyperparameters": row.hyperparameters,
@@ -166,7 +166,7 @@ def _wire(row: JobRow, use: Services) -> dict[str, Any]:
         "metadata": row.labels,
         "method": {"type": kind, kind: {**configuration, "hyperparameters": row.hyperparameters}},
         "model": row.model,
-        "organization_id": use.settings.organization,
+        "organization_id": parts.settings.organization,
         "result_files": [row.result_file] if row.result_file else [],
         "seed": row.seed,
         "status": row.status,
@@ -176,11 +176,11 @@ def _wire(row: JobRow, use: Services) -> dict[str, Any]:
     }
 
 
-def _estimated_finish(row: JobRow, use: Services) -> int | None:
+def _estimated_finish(row: JobRow, parts: Services) -> int | None:
     """Unix seconds, from the pace so far; None before the second step."""
     if row.status not in ACTIVE:
         return None
-    steps = read_lines(use.jobs.directory(row.id).metrics_file)
+    steps = read_lines(parts.jobs.directory(row.id).metrics_file)
     if len(steps) < 2 or steps[-1]["step"] <= steps[0]["step"]:
         return None
     pace = (steps[-1]["time"] - steps[0]["time"]) / (steps[-1]["step"] - steps[0]["step"])

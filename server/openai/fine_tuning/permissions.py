@@ -11,7 +11,7 @@ from pydantic import Field
 
 from server.http.identity import ADMINISTRATOR
 from server.openai.lists import After, Known, Limit, page
-from server.services import Use
+from server.services import Parts
 from server.state.permissions import Permission
 from training.wire import Description
 
@@ -27,32 +27,32 @@ class PermissionRequest(Description):
 
 
 @router.post("/{checkpoint:path}/permissions")
-def create(checkpoint: str, body: PermissionRequest, use: Use) -> dict[str, Any]:
+def create(checkpoint: str, body: PermissionRequest, parts: Parts) -> dict[str, Any]:
     """Allow projects; one that is allowed already stays so."""
-    name = use.catalog.get(checkpoint).name
-    made = [use.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
+    name = parts.catalog.get(checkpoint).name
+    made = [parts.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
     return page([_wire(one) for one in made], None, len(made))
 
 
 @router.get("/{checkpoint:path}/permissions", dependencies=[Known])
 def list_permissions(
     checkpoint: str,
-    use: Use,
+    parts: Parts,
     after: After = None,
     limit: Limit = 10,
     order: Annotated[Literal["ascending", "descending"], Query(description="By time.")] = "descending",
     project_id: str | None = None,
 ) -> dict[str, Any]:
     """The permissions of a checkpoint."""
-    found = use.permissions.list(use.catalog.get(checkpoint).name, project_id)
+    found = parts.permissions.list(parts.catalog.get(checkpoint).name, project_id)
     items = [_wire(one) for one in found]
     return page(items if order == "ascending" else items[::-1], after, limit)
 
 
 @router.delete("/{checkpoint:path}/permissions/{permission_id}")
-def delete(checkpoint: str, permission_id: str, use: Use) -> dict[str, Any]:
+def delete(checkpoint: str, permission_id: str, parts: Parts) -> dict[str, Any]:
     """Withdraw a permission."""
-    use.permissions.withdraw(use.catalog.get(checkpoint).name, permission_id)
+    parts.permissions.withdraw(parts.catalog.get(checkpoint).name, permission_id)
     return {"id": permission_id, "object": "checkpoint.permission", "deleted": True}
 
 

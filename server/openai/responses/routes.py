@@ -20,7 +20,7 @@ from server.openai.lists import After, Known, Limit, page
 from server.openai.responses import items as conversation
 from server.openai.responses import wire
 from server.openai.responses.events import Events
-from server.services import Use
+from server.services import Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,12 +33,12 @@ IncludeToo = Annotated[list[str] | None, Query(alias="include[]", description="`
 
 
 @router.post("")
-async def create(body: wire.ResponseRequest, request: Request, use: Use, caller: Caller) -> Response:
+async def create(body: wire.ResponseRequest, request: Request, parts: Parts, caller: Caller) -> Response:
     """Answer, and keep the answer unless `store` is false."""
     differences.refuse("responses", await request.json())
     body.check()
     own = body.items()
-    before = await asyncio.to_thread(use.responses.conversation, body.previous_response_id)
+    before = await asyncio.to_thread(parts.responses.conversation, body.previous_response_id)
     turns = conversation.turns([*before, *own])
     if body.instructions is not None:
         turns = [{"role": "system", "content": body.instructions}, *turns]
@@ -57,7 +57,7 @@ async def create(body: wire.ResponseRequest, request: Request, use: Use, caller:
 
     async def keep(response: dict[str, Any]) -> None:
         if response["store"]:
-            await asyncio.to_thread(use.responses.add, response, own)
+            await asyncio.to_thread(parts.responses.add, response, own)
 
     async def whole(generation: Generation) -> dict[str, Any]:
         answer = (await gather(generation))[0]
@@ -91,37 +91,37 @@ async def create(body: wire.ResponseRequest, request: Request, use: Use, caller:
     characters = size(request) + sum(len(turn["content"]) for turn in turns)
     held = body.guide_field() or "text.format"
     asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", held, tools)
-    return await use.replies.respond(
-        request, use.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
+    return await parts.replies.respond(
+        request, parts.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )
 
 
 @router.get("/{response_id}")
-def retrieve(response_id: str, use: Use, stream: Annotated[bool | None, Query()] = None) -> dict[str, Any]:
+def retrieve(response_id: str, parts: Parts, stream: Annotated[bool | None, Query()] = None) -> dict[str, Any]:
     """A response that was kept."""
     if stream:
         raise InvalidRequest("only responses in the background can be streamed again; leave 'stream' out", "stream")
-    return use.responses.get(response_id)
+    return parts.responses.get(response_id)
 
 
 @router.delete("/{response_id}")
-def delete(response_id: str, use: Use) -> dict[str, Any]:
+def delete(response_id: str, parts: Parts) -> dict[str, Any]:
     """Forget a response."""
-    use.responses.delete(response_id)
+    parts.responses.delete(response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
 @router.post("/{response_id}/cancel")
-def cancel(response_id: str, use: Use) -> dict[str, Any]:
+def cancel(response_id: str, parts: Parts) -> dict[str, Any]:
     """Only responses in the background can be cancelled, and there are none."""
-    use.responses.get(response_id)
+    parts.responses.get(response_id)
     raise InvalidRequest("Cannot cancel a synchronous response.")
 
 
 @router.get("/{response_id}/input_items", dependencies=[Known])
 def input_items(
     response_id: str,
-    use: Use,
+    parts: Parts,
     after: After = None,
     limit: Limit = 20,
     order: Literal["asc", "desc"] = "desc",
@@ -129,7 +129,7 @@ def input_items(
     include_too: IncludeToo = None,
 ) -> dict[str, Any]:
     """What a response answered."""
-    items = use.responses.input_items(response_id)
+    items = parts.responses.input_items(response_id)
     return page(items if order == "asc" else items[::-1], after, limit)
 
 
