@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from server.errors import InvalidRequest, NotFound
 from server.state.status import ACTIVE, ENDED, Status
-from server.state.tables import Base, Written
+from server.state.tables import Base, Written, again_on_conflict
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
@@ -125,12 +123,7 @@ class Jobs:
         self._insert(values)
         return self.get(job_id)
 
-    @retry(
-        retry=retry_if_exception_type(IntegrityError),
-        stop=stop_after_attempt(20),
-        wait=wait_random(0, 0.2),
-        reraise=True,
-    )
+    @again_on_conflict
     def _insert(self, values: dict[str, Any]) -> None:
         """Store a row under the next number; where two transactions see the same one, the later tries again."""
         number = select(func.coalesce(func.max(JobRow.number), 0) + 1).scalar_subquery()

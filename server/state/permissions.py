@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import NotFound
 from server.state.ids import random_id
-from server.state.tables import Base, Written
+from server.state.tables import Base, Written, again_on_conflict
 
 
 class PermissionRow(Base):
@@ -38,6 +38,7 @@ class Permissions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @again_on_conflict
     def allow(self, checkpoint: str, project_id: str) -> Permission:
         """Make the permission, or find it."""
         with Session(self._engine) as session, session.begin():

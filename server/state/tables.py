@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from sqlalchemy import Dialect, Engine, String, TypeDecorator
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from adapters.database import migrate as migrate_package
+
+# Of two transactions that make the same number or the same pair, the later one looks again.
+again_on_conflict = retry(
+    retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(20), wait=wait_random(0, 0.2), reraise=True
+)
 
 
 class Base(DeclarativeBase):
