@@ -106,6 +106,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
         for module in modules:
             app.include_router(module.router, dependencies=[identity])
     app.include_router(probes.router)
+    app.include_router(probes.figures, dependencies=[] if settings.open_metrics else [ADMINISTRATOR])
     return app
 
 
@@ -124,7 +125,13 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         full = Residency(engine, registry.store, metrics, slots=count, capacity=count, kind="full model")
         engine.on_loss(full.lost)
     catalog = Catalog(registry, residency, full, metrics)
-    stored = Files(database, data / "files", settings.max_file_bytes)
+    stored = Files(
+        database,
+        data / "files",
+        settings.max_file_bytes,
+        max_files=settings.max_files,
+        max_stored_bytes=settings.max_stored_bytes,
+    )
     jobs = Jobs(database, data / "jobs")
     batches = Batches(database)
     secrets = {GPU_SHARE_VARIABLE: str(1 - settings.gpu_memory_utilization)}
@@ -148,7 +155,9 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         catalog=catalog,
         keys=Keys(database),
         files=stored,
-        uploads=Uploads(database, data / "uploads", stored, settings.max_file_bytes),
+        uploads=Uploads(
+            database, data / "uploads", stored, settings.max_file_bytes, max_open=settings.max_open_uploads
+        ),
         permissions=Permissions(database),
         responses=Responses(database),
         batches=batches,
@@ -157,10 +166,21 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         jobs=jobs,
         queue=queue,
         creation=Creation(
-            jobs, stored, catalog, queue, settings.organization, full_models=settings.max_full_models > 0
+            jobs,
+            stored,
+            catalog,
+            queue,
+            settings.organization,
+            full_models=settings.max_full_models > 0,
+            max_waiting=settings.max_waiting_jobs,
         ),
         metrics=metrics,
-        limits=RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
+        limits=RateLimits(
+            settings.requests_per_minute,
+            settings.tokens_per_minute,
+            settings.grader_runs_per_hour,
+            settings.max_concurrent_requests,
+        ),
         registrations=CapacityLimiter(REGISTRATIONS),
         graders=CapacityLimiter(GRADERS),
     )

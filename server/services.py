@@ -65,7 +65,12 @@ class Services:
             if priority == 0:
                 await self.limits.admit(caller, request, tokens)
 
-        return lambda held: self.answering.begin(asked, held, priority, admit)
+        async def begin(held: AsyncExitStack) -> Generation:
+            if priority == 0:
+                self.limits.hold(caller, held)
+            return await self.answering.begin(asked, held, priority, admit)
+
+        return begin
 
     def needs_file(self, file_id: str) -> bool:
         """Whether a job or a batch that has not ended reads the file."""

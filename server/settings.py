@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     no_auth: bool = Field(default=False, description="Take requests without a key; on this machine's own address only.")
+    open_metrics: bool = Field(
+        default=False, description="Answer GET /metrics without a key: it names every model, also private ones."
+    )
     cors_origins: list[str] = Field(
         default_factory=list,
         description="Sites whose pages may call this server from a browser: https://host:port each, or * (with keys).",
@@ -91,7 +94,13 @@ class Settings(BaseSettings):
     max_adapters: int = Field(default=10_000, ge=1, description="Adapters that may be registered.")
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
+    max_files: int = Field(default=10_000, ge=1, description="Files that may be kept, results not counted.")
+    max_stored_bytes: int = Field(default=100 * GIB, ge=1, description="Bytes of all files; OpenAI's.")
+    max_open_uploads: int = Field(default=100, ge=1, description="Uploads in parts that may be under way.")
     max_body_bytes: int = Field(default=32 * 1024**2, description="Largest body of any other request.")
+    max_concurrent_requests: int | None = Field(
+        default=None, ge=1, description="Text requests of one key that are answered at a time; default: no limit."
+    )
     slow_reader_seconds: float = Field(
         default=30, gt=0, description="How long a stream's event may wait for its reader; then the answer is ended."
     )
@@ -102,6 +111,10 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Tokens each key may ask for, prompt and max_tokens; default: no limit."
     )
 
+    max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
+    grader_runs_per_hour: int | None = Field(
+        default=None, ge=1, description="Graders each key may try; default: no limit. Jobs have their own."
+    )
     max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
     warm_trainer: bool = Field(
         default=True,

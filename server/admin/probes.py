@@ -1,4 +1,4 @@
-"""`/health`, `/ready` and `/metrics`: for load balancers and Prometheus, without a key.
+"""`/health` and `/ready` for load balancers, without a key; `/metrics` for Prometheus, with an admin's.
 
 The first two are answered on the loop: no request that fills the server's threads keeps them waiting.
 """
@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from server.services import Parts
 
 router = APIRouter()
+figures = APIRouter()
 
 
 @router.get("/health")
@@ -27,7 +28,7 @@ async def ready(parts: Parts) -> JSONResponse:
     return JSONResponse(body) if answering else JSONResponse(body, 503, {"retry-after": "1"})
 
 
-@router.get("/metrics")
+@figures.get("/metrics")
 def metrics(parts: Parts) -> Response:
     """Prometheus metrics, by model."""
     return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)

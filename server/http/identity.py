@@ -1,6 +1,6 @@
 """Who is calling: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -13,25 +13,28 @@ from server.state.keys import Key, Keys
 
 LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
 GUARDED = ("/v1", "/admin")
+METRICS = "/metrics"
 LOOKUPS = 8  # of keys in the database, at a time
 
 
 class Identity:
     """Finds the caller's key before the body is read: who has none cannot fill the disk with uploads."""
 
-    def __init__(self, app: ASGIApp, keys: Callable[[Any], Keys | None]) -> None:
+    def __init__(self, app: ASGIApp, guarded: Sequence[str], keys: Callable[[Any], Keys | None]) -> None:
         """Make one.
 
         Args:
+            guarded: paths that take a key, with all below them.
             keys: of the running application; None where whoever can reach it may do everything.
         """
         self._app = app
+        self._guarded = tuple(f"{path}/" for path in guarded)
         self._keys = keys
         self._lookups = CapacityLimiter(LOOKUPS)  # apart from what fills the other threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and f"{scope['path']}/".startswith(tuple(f"{path}/" for path in GUARDED)):
+        if scope["type"] == "http" and f"{scope['path']}/".startswith(self._guarded):
             state = scope.setdefault("state", {})
             if "caller" not in state:  # a batch's lines come from within, and bring theirs
                 state["caller"] = await self._identify(Headers(scope=scope), self._keys(scope["app"]))

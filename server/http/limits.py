@@ -4,9 +4,11 @@ With the library's storage for asyncio: the other one starts a thread for a requ
 """
 
 import time
+from collections import Counter
+from contextlib import AsyncExitStack
 
 from fastapi import Request
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
@@ -15,11 +17,23 @@ from server.state.keys import Key
 
 
 class RateLimits:
-    """What each key may ask for in a minute; None: as much as it wants, and no headers."""
+    """What each key may ask for; None: as much as it wants, and no headers."""
 
-    def __init__(self, requests: int | None, tokens: int | None) -> None:
+    def __init__(
+        self, requests: int | None, tokens: int | None, graders: int | None = None, at_once: int | None = None
+    ) -> None:
+        """Make one, with nothing asked so far.
+
+        Args:
+            requests, tokens: of text, a minute.
+            graders: tried, an hour.
+            at_once: requests of text that are being answered.
+        """
         limits = {"requests": requests, "tokens": tokens}
         self._items = {kind: RateLimitItemPerMinute(limit) for kind, limit in limits.items() if limit is not None}
+        self._graders = None if graders is None else RateLimitItemPerHour(graders)
+        self._at_once = at_once
+        self._running: Counter[str] = Counter()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def admit(self, key: Key, request: Request, tokens: int) -> None:
@@ -41,6 +55,43 @@ class RateLimits:
                     wait,
                 )
         await self._tell(key, request)
+
+    def hold(self, key: Key, held: AsyncExitStack) -> None:
+        """Count a request until it has been answered.
+
+        Raises:
+            RateLimited: as many of the key's are being answered as may be.
+        """
+        if self._at_once is not None and self._running[key.id] >= self._at_once:
+            raise RateLimited(
+                f"{self._at_once} requests of this key are being answered (max_concurrent_requests). Please try again "
+                "when one has ended.",
+                "requests",
+                1,
+            )
+        self._running[key.id] += 1
+        held.callback(self._release, key.id)
+
+    def _release(self, key_id: str) -> None:
+        self._running[key_id] -= 1
+        if not self._running[key_id]:
+            del self._running[key_id]
+
+    async def admit_grader(self, key: Key) -> None:
+        """Count a grader that is tried.
+
+        Raises:
+            RateLimited: the hour has no room for it.
+        """
+        if self._graders is not None and not await self._limiter.hit(self._graders, "graders", key.id):
+            reset, _ = await self._limiter.get_window_stats(self._graders, "graders", key.id)
+            wait = max(reset - time.time(), 1.0)
+            raise RateLimited(
+                f"Rate limit reached on graders per hour: Limit {self._graders.amount} (grader_runs_per_hour). "
+                f"Please try again in {wait:.0f}s.",
+                "requests",
+                wait,
+            )
 
     async def _tell(self, key: Key, request: Request) -> None:
         headers: dict[str, str] = request.state.headers

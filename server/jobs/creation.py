@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from adapters import names
 from adapters.errors import InvalidName
-from server.errors import InvalidRequest, NotFound
+from server.errors import InvalidRequest, NotFound, RateLimited
 from server.inference.catalog import Catalog
 from server.jobs.queue import JobQueue
 from server.state.files import Files
@@ -12,18 +12,29 @@ from server.state.ids import random_id
 from server.state.jobs import JobRow, Jobs, NewJob
 from training.job import Method, Supervised
 
+RETRY_SECONDS = 60.0
+
 
 class Creation:
     """Checks and queues jobs; their files' content is checked in the trainer, before anything is trained."""
 
     def __init__(
-        self, jobs: Jobs, files: Files, catalog: Catalog, queue: JobQueue, organization: str, *, full_models: bool
+        self,
+        jobs: Jobs,
+        files: Files,
+        catalog: Catalog,
+        queue: JobQueue,
+        organization: str,
+        *,
+        full_models: bool,
+        max_waiting: int,
     ) -> None:
         """Make one.
 
         Args:
             organization: stands in the results' names.
             full_models: whether this server serves any.
+            max_waiting: jobs that may wait, run or be paused.
         """
         self._jobs = jobs
         self._files = files
@@ -31,6 +42,7 @@ class Creation:
         self._queue = queue
         self._organization = organization
         self._full_models = full_models
+        self._max_waiting = max_waiting
 
     def create(self, job: NewJob, suffix: str | None) -> JobRow:
         """Queue a job.
@@ -41,7 +53,14 @@ class Creation:
         Raises:
             AdapterNotFound: there is no such model to start from.
             InvalidRequest: the job could not succeed.
+            RateLimited: enough jobs wait already.
         """
+        if self._jobs.unfinished() >= self._max_waiting:
+            raise RateLimited(
+                f"{self._max_waiting} jobs wait or run already (max_waiting_jobs); cancel one, or wait for its end",
+                "requests",
+                RETRY_SECONDS,
+            )
         parent = self._parent(job.model, job.method)
         for param, file_id in job.files().items():
             self._check_file(file_id, param)

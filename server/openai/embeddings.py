@@ -9,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import AdapterNotFound
 from server.errors import InvalidRequest
+from server.http.identity import Caller
 from server.openai import differences
 from server.services import Parts
 
 router = APIRouter()
 MAX_INPUTS = 2048  # OpenAI's
 BYTES_A_NUMBER = 4
+CHARACTERS_A_TOKEN = 4  # about, for the limit; the embedding's process counts them
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
@@ -35,7 +37,7 @@ class EmbeddingRequest(BaseModel):
 
 
 @router.post("/v1/embeddings")
-async def create(body: EmbeddingRequest, request: Request, parts: Parts) -> dict[str, Any]:
+async def create(body: EmbeddingRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """Embed texts."""
     differences.refuse("embeddings", await request.json())
     if body.model != parts.embedder.name:
@@ -47,6 +49,8 @@ async def create(body: EmbeddingRequest, request: Request, parts: Parts) -> dict
             "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
             "input",
         )
+    if getattr(request.state, "priority", 0) == 0:  # batches have their own pace
+        await parts.limits.admit(caller, request, sum(len(str(text)) for text in texts) // CHARACTERS_A_TOKEN)
     embedded = await parts.embedder.embed([str(text) for text in texts], body.dimensions)
     return {
         "object": "list",

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Engine, select
+from sqlalchemy import BigInteger, Engine, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.ids import random_id
 from server.state.tables import Base, Written
 
+RESULTS = ("fine-tune-results", "batch_output")  # purposes of what jobs and batches leave
 _CHUNK_BYTES = 1 << 20
 
 
@@ -55,10 +56,26 @@ class StoredFile:
 class Files:
     """Files under `root`."""
 
-    def __init__(self, engine: Engine, root: Path, max_bytes: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        root: Path,
+        max_bytes: int,
+        *,
+        max_files: int | None = None,
+        max_stored_bytes: int | None = None,
+    ) -> None:
+        """Open the store.
+
+        Args:
+            max_bytes: of one file.
+            max_files, max_stored_bytes: of all that were uploaded; None: no limit.
+        """
         self._engine = engine
         self._root = root
         self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._max_stored_bytes = max_stored_bytes
         shutil.rmtree(root / ".partial", ignore_errors=True)  # what a crash left; one server owns a data folder
         (root / ".partial").mkdir(parents=True)
 
@@ -78,10 +95,11 @@ class Files:
             expires_after: seconds from now until it is deleted; None: it stays.
 
         Raises:
-            TooLarge: over the limit.
+            TooLarge: over the limit, or no room beside the others.
             InvalidRequest: empty, or training data that is no JSONL by its name.
         """
         check_name(filename, purpose, "file")
+        room = self._max_bytes if file_id else self._room()
         file_id = file_id or random_id("file-")
         partial = self._root / ".partial" / file_id
         size = 0
@@ -91,6 +109,11 @@ class Files:
                     size += len(chunk)
                     if size > self._max_bytes:
                         raise TooLarge(f"the file is larger than the limit of {self._max_bytes} bytes")
+                    if size > room:
+                        raise TooLarge(
+                            f"the files that are kept may have {self._max_stored_bytes} bytes in all "
+                            "(max_stored_bytes); delete what is no longer needed"
+                        )
                     target.write(chunk)
                 target.flush()
                 os.fsync(target.fileno())
@@ -151,6 +174,21 @@ class Files:
         with Session(self._engine) as session, session.begin():
             session.delete(session.get_one(FileRow, file_id))
         file.path.unlink(missing_ok=True)
+
+    def _room(self) -> int:
+        """Bytes that one more file may have.
+
+        Raises:
+            TooLarge: as many files are kept as may be.
+        """
+        with Session(self._engine) as session:
+            counted = session.execute(
+                select(func.count(), func.coalesce(func.sum(FileRow.bytes), 0)).where(FileRow.purpose.not_in(RESULTS))
+            ).one()
+        files, stored = int(counted[0]), int(counted[1])
+        if self._max_files is not None and files >= self._max_files:
+            raise TooLarge(f"{files} files are kept (max_files); delete what is no longer needed")
+        return self._max_bytes if self._max_stored_bytes is None else self._max_stored_bytes - stored
 
     def _file(self, row: FileRow) -> StoredFile:
         return StoredFile(

@@ -159,6 +159,12 @@ class Jobs:
         with Session(self._engine) as session:
             return list(session.scalars(statement))
 
+    def unfinished(self) -> int:
+        """How many jobs wait, run or are paused."""
+        statement = select(func.count()).select_from(JobRow).where(JobRow.status.not_in(ENDED))
+        with Session(self._engine) as session:
+            return session.scalar(statement) or 0
+
     def uses_file(self, file_id: str) -> bool:
         """Whether a job that has not ended needs the file."""
         jobs = self.with_status(Status.QUEUED, Status.PAUSED, *ACTIVE)

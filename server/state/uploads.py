@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import BigInteger, Engine, update
+from sqlalchemy import BigInteger, Engine, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
@@ -69,11 +69,14 @@ class Part:
 class Uploads:
     """Uploads in the database, their parts under `root/<upload>/<part>`."""
 
-    def __init__(self, engine: Engine, root: Path, files: Files, max_bytes: int) -> None:
+    def __init__(
+        self, engine: Engine, root: Path, files: Files, max_bytes: int, *, max_open: int | None = None
+    ) -> None:
         self._engine = engine
         self._root = root
         self._files = files
         self._max_bytes = max_bytes
+        self._max_open = max_open
         self._ending: set[str] = set()
         self._lock = Lock()
         root.mkdir(parents=True, exist_ok=True)
@@ -82,13 +85,15 @@ class Uploads:
         """Begin an upload of `size` bytes.
 
         Raises:
-            TooLarge: over the limit of a file.
+            TooLarge: over the limit of a file, or too many are under way.
             InvalidRequest: training data that is no JSONL by its name.
         """
         check_name(filename, purpose, "filename")
         if size > self._max_bytes:
             raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed")
         now = int(time.time())
+        if self._max_open is not None and self._open(now) >= self._max_open:
+            raise TooLarge(f"{self._max_open} uploads are under way (max_open_uploads); complete or cancel one")
         row = UploadRow(
             id=random_id("upload_"),
             filename=filename,
@@ -103,6 +108,11 @@ class Uploads:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             session.add(row)
         return self._upload(row)
+
+    def _open(self, now: int) -> int:
+        statement = select(func.count()).where(UploadRow.status == "pending", UploadRow.expires_at > now)
+        with Session(self._engine) as session:
+            return session.scalar(statement) or 0
 
     def add(self, upload_id: str, data: Readable) -> Part:
         """Store a part; it is there whole or not at all.

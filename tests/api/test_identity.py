@@ -57,8 +57,8 @@ def keys(served: InProcess) -> dict[str, str]:
     return {"user": made["secret"], "admin": KEY, "wrong": "sk-wrong", "": ""}
 
 
-OPEN = {"/health", "/ready", "/metrics"}
-ADMINS = ("/admin/", "/v1/fine_tuning/checkpoints/", "DELETE /v1/models/")
+OPEN = {"/health", "/ready"}
+ADMINS = ("/admin/", "/metrics", "/v1/fine_tuning/checkpoints/", "DELETE /v1/models/")
 
 
 def routes() -> list[str]:

@@ -12,7 +12,7 @@ from server.http.entry.bodies import Bodies
 from server.http.entry.browsers import ANY, Browsers
 from server.http.entry.urls import Urls
 from server.http.envelope import Envelope
-from server.http.identity import Identity
+from server.http.identity import GUARDED, METRICS, Identity
 from server.http.statuses import unexpected
 from server.settings import Settings
 from server.state.uploads import MAX_PART_BYTES
@@ -31,7 +31,9 @@ def install(app: FastAPI, settings: Settings) -> None:
         "/admin/adapters": settings.max_adapter_bytes,
     }
     app.add_middleware(Bodies, max_body_bytes=settings.max_body_bytes, uploads=uploads)
-    app.add_middleware(Identity, keys=lambda app: None if settings.no_auth else app.state.services.keys)
+    guarded = GUARDED if settings.open_metrics else (*GUARDED, METRICS)
+    keys = (lambda _app: None) if settings.no_auth else (lambda app: app.state.services.keys)
+    app.add_middleware(Identity, guarded=guarded, keys=keys)
     app.add_middleware(Urls)
     app.add_middleware(ExceptionMiddleware, handlers={**app.exception_handlers, Exception: unexpected})
     if settings.cors_origins:

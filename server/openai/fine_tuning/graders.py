@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
+from server.http.identity import Caller
 from server.services import Parts
 from training.graders.grade import FAULTS, grade
 from training.graders.models import Grader
@@ -40,9 +41,10 @@ def validate(body: ValidateRequest) -> dict[str, Any]:
 
 
 @router.post("/run")
-async def run(body: RunRequest, parts: Parts) -> dict[str, Any]:
+async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
+    await parts.limits.admit_grader(caller)
     if not parts.graders.available_tokens:
         raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()

@@ -1,0 +1,131 @@
+"""What a caller may have, do and keep is bounded, by settings that the refusals name."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.base import BaseModel
+from tests.inprocess import InProcess, in_process
+from tests.scripted import ScriptedEngine
+
+ROW = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}) + "\n"
+GRADER = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "a", "operation": "eq"}
+BOUNDS = {
+    "max_waiting_jobs": 1,
+    "max_files": 2,
+    "max_open_uploads": 1,
+    "grader_runs_per_hour": 1,
+    "max_concurrent_requests": 1,
+    "max_stored_bytes": 10_000,
+}
+
+
+@pytest.fixture(scope="module")
+def bounded(smollm2_base: BaseModel, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path_factory.mktemp("bounded"), **BOUNDS) as server:
+        yield server
+
+
+@pytest.fixture
+def http(bounded: InProcess) -> Iterator[httpx.Client]:
+    with bounded.http() as client:
+        yield client
+
+
+def upload(http: httpx.Client, content: str) -> httpx.Response:
+    return http.post("/v1/files", files={"file": ("a.jsonl", content)}, data={"purpose": "fine-tune"})
+
+
+def refused(answer: httpx.Response, status: int, setting: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert setting in answer.json()["error"]["message"]
+
+
+def test_files_and_their_bytes(http: httpx.Client) -> None:
+    first = upload(http, ROW)
+    refused(upload(http, "x" * 9_990), 413, "max_stored_bytes")
+    assert upload(http, ROW).status_code == 200
+    refused(upload(http, ROW), 413, "max_files")
+    http.delete(f"/v1/files/{first.json()['id']}")
+    assert upload(http, ROW).status_code == 200
+
+
+def test_uploads(http: httpx.Client) -> None:
+    wanted = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 10, "mime_type": "application/jsonl"}
+    first = http.post("/v1/uploads", json=wanted)
+    refused(http.post("/v1/uploads", json=wanted), 413, "max_open_uploads")
+    http.post(f"/v1/uploads/{first.json()['id']}/cancel")
+    assert http.post("/v1/uploads", json=wanted).status_code == 200
+
+
+def test_jobs(bounded: InProcess, http: httpx.Client) -> None:
+    wanted = {
+        "model": bounded.services.catalog.base.name,
+        "training_file": http.get("/v1/files").json()["data"][0]["id"],
+    }
+    job = http.post("/v1/fine_tuning/jobs", json=wanted).json()["id"]
+    http.post(f"/v1/fine_tuning/jobs/{job}/pause")
+    answer = http.post("/v1/fine_tuning/jobs", json=wanted)
+    refused(answer, 429, "max_waiting_jobs")
+    assert answer.headers["retry-after"] == "60"
+    http.post(f"/v1/fine_tuning/jobs/{job}/cancel")
+    again = http.post("/v1/fine_tuning/jobs", json=wanted)
+    assert again.status_code == 200
+    http.post(f"/v1/fine_tuning/jobs/{again.json()['id']}/cancel")
+
+
+def test_graders(http: httpx.Client) -> None:
+    wanted = {"grader": GRADER, "model_sample": "a"}
+    assert http.post("/v1/fine_tuning/alpha/graders/run", json=wanted).status_code == 200
+    refused(http.post("/v1/fine_tuning/alpha/graders/run", json=wanted), 429, "grader_runs_per_hour")
+
+
+def test_requests_at_once_of_a_key(bounded: InProcess, http: httpx.Client) -> None:
+    other = http.post("/admin/keys", json={"name": "other"}).json()["secret"]
+    asked = {
+        "model": bounded.services.catalog.base.name,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 4,
+        "stream": True,
+    }
+    bounded.tell(bounded.engine.flowing.clear)
+    with contextlib.ExitStack() as stack, bounded.http(other) as another:
+        try:
+            engaged = stack.enter_context(bounded.http())
+            begun = stack.enter_context(_later(engaged, asked))
+            while not bounded.engine.running:
+                pass
+            refused(http.post("/v1/chat/completions", json=asked), 429, "max_concurrent_requests")
+        finally:
+            bounded.tell(bounded.engine.flowing.set)
+        assert begun.result().status_code == 200
+        assert another.post("/v1/chat/completions", json=asked).status_code == 200
+    assert http.post("/v1/chat/completions", json=asked).status_code == 200
+
+
+@contextlib.contextmanager
+def _later(http: httpx.Client, asked: dict[str, Any]) -> Iterator[Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(http.post, "/v1/chat/completions", json=asked)
+
+
+def test_the_names_of_models_are_not_everybodys(bounded: InProcess, http: httpx.Client, tmp_path: Path) -> None:
+    assert "tuneport_requests" in http.get("/metrics").text
+    user = http.post("/admin/keys", json={"name": "user"}).json()["secret"]
+    for key, status in ((None, 401), (user, 403)):
+        with bounded.http(key) as client:
+            assert client.get("/metrics").status_code == status
+
+
+def test_metrics_without_a_key_where_they_are_open(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path, open_metrics=True) as server, server.http(None) as client:
+        assert client.get("/metrics").status_code == 200
