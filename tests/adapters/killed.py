@@ -23,6 +23,7 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 
 def main(folder: Path, base: BaseModel, source: Path, what: str) -> None:
     """Kill until one child comes to its end."""
+    open_registry(folder, base).register(NAME, source, owned_by="acme")  # imports are paid once, here
     number, ended = 0, False
     while not ended:
         number += 1

@@ -129,16 +129,17 @@ def test_more_adapters_than_memory_holds_and_concurrent_removal(
         return max(abs(one.get(token, -99) - other.get(token, -99)) for token in list(one)[:3])
 
     async def check() -> None:
-        alone = [await next_token(name) for name in names]
-        removed = asyncio.gather(*(next_token(names[0]) for _ in range(4)), return_exceptions=True)
-        kept = asyncio.gather(*(next_token(name) for name in names[1:] * 3))
-        await asyncio.sleep(0.2)
-        await asynchronous.models.delete(names[0])
-        for index, got in enumerate(await kept):
-            nearest = min(alone, key=lambda other, got=got: distance(other, got))
-            assert nearest is alone[1 + index % (len(names) - 1)], "somebody else's answer"
-        for answer in await removed:
-            assert isinstance(answer, openai.NotFoundError | dict), answer
+        async with asynchronous:
+            alone = [await next_token(name) for name in names]
+            removed = asyncio.gather(*(next_token(names[0]) for _ in range(4)), return_exceptions=True)
+            kept = asyncio.gather(*(next_token(name) for name in names[1:] * 3))
+            await asyncio.sleep(0.2)
+            await asynchronous.models.delete(names[0])
+            for index, got in enumerate(await kept):
+                nearest = min(alone, key=lambda other, got=got: distance(other, got))
+                assert nearest is alone[1 + index % (len(names) - 1)], "somebody else's answer"
+            for answer in await removed:
+                assert isinstance(answer, openai.NotFoundError | dict), answer
 
     asyncio.run(check())
     with running.http() as http:

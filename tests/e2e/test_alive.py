@@ -101,34 +101,36 @@ def test_the_engine_is_killed_while_32_requests_run(server: Server) -> None:
     (victim,) = engines(server)
 
     async def check() -> None:
-        client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120)
-        streaming = [asyncio.Event() for _ in range(16)]
+        async with openai.AsyncOpenAI(
+            base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=120
+        ) as client:
+            streaming = [asyncio.Event() for _ in range(16)]
 
-        async def plain(model: str) -> str | None:
-            with pytest.raises(openai.InternalServerError) as refused:
-                await client.chat.completions.create(model=model, max_tokens=2000, **ENDLESS)
-            assert refused.value.status_code == 503
-            return refused.value.code
+            async def plain(model: str) -> str | None:
+                with pytest.raises(openai.InternalServerError) as refused:
+                    await client.chat.completions.create(model=model, max_tokens=2000, **ENDLESS)
+                assert refused.value.status_code == 503
+                return refused.value.code
 
-        async def stream(model: str, begun: asyncio.Event) -> str | None:
-            chunks = await client.chat.completions.create(model=model, max_tokens=2000, stream=True, **ENDLESS)
+            async def stream(model: str, begun: asyncio.Event) -> str | None:
+                chunks = await client.chat.completions.create(model=model, max_tokens=2000, stream=True, **ENDLESS)
 
-            async def read() -> None:
-                async for _ in chunks:
-                    begun.set()
+                async def read() -> None:
+                    async for _ in chunks:
+                        begun.set()
 
-            with pytest.raises(openai.APIError) as broken:
-                await read()
-            return broken.value.code
+                with pytest.raises(openai.APIError) as broken:
+                    await read()
+                return broken.value.code
 
-        requests = [asyncio.create_task(plain(name)) for name in NAMES * 8]
-        requests += [asyncio.create_task(stream(*one)) for one in zip(NAMES * 8, streaming, strict=True)]
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(begun.wait() for begun in streaming))
-        victim.kill()
-        async with asyncio.timeout(30):
-            assert await asyncio.gather(*requests) == ["engine_unavailable"] * 32
-        await client.close()
+            requests = [asyncio.create_task(plain(name)) for name in NAMES * 8]
+            requests += [asyncio.create_task(stream(*one)) for one in zip(NAMES * 8, streaming, strict=True)]
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(begun.wait() for begun in streaming))
+            victim.kill()
+            async with asyncio.timeout(30):
+                assert await asyncio.gather(*requests) == ["engine_unavailable"] * 32
+            await client.close()
 
     asyncio.run(check())
     assert server.get("/ready").status_code == 503
@@ -150,25 +152,25 @@ def test_sigterm_lets_streams_end(server: Server) -> None:
     """The server is gone afterwards."""
 
     async def check() -> None:
-        client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
+        async with openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
 
-        async def stream(started: asyncio.Event) -> str | None:
-            reason = None
-            chunks = await client.chat.completions.create(model=NAMES[0], max_tokens=100, stream=True, **ENDLESS)
-            async for chunk in chunks:
-                started.set()
-                reason = chunk.choices[0].finish_reason
-            return reason
+            async def stream(started: asyncio.Event) -> str | None:
+                reason = None
+                chunks = await client.chat.completions.create(model=NAMES[0], max_tokens=100, stream=True, **ENDLESS)
+                async for chunk in chunks:
+                    started.set()
+                    reason = chunk.choices[0].finish_reason
+                return reason
 
-        events = [asyncio.Event() for _ in range(8)]
-        streams = [asyncio.create_task(stream(event)) for event in events]
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(event.wait() for event in events))
-        server.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(1)
-        with pytest.raises(openai.APIConnectionError):
-            await client.with_options(timeout=5).models.list()
-        assert await asyncio.gather(*streams) == ["length"] * 8
+            events = [asyncio.Event() for _ in range(8)]
+            streams = [asyncio.create_task(stream(event)) for event in events]
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(event.wait() for event in events))
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(1)
+            with pytest.raises(openai.APIConnectionError):
+                await client.with_options(timeout=5).models.list()
+            assert await asyncio.gather(*streams) == ["length"] * 8
 
     processes = psutil.Process(server.process.pid).children(recursive=True)
     logged = len(server.log.read_text())

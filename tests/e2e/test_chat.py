@@ -159,23 +159,23 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
     pairs = [(model, f"Tell me about {topic}.") for topic in (*topics, "chess") for model in (BASE, *noise)][:64]
 
     async def answers(together: bool) -> list[list[ChatCompletionTokenLogprob]]:
-        client = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
+        async with openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key) as client:
 
-        async def answer(model: str, prompt: str) -> list[ChatCompletionTokenLogprob]:
-            completion = await client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=0,
-                max_tokens=8,
-                logprobs=True,
-                top_logprobs=2,
-            )
-            assert completion.choices[0].logprobs is not None
-            return completion.choices[0].logprobs.content or []
+            async def answer(model: str, prompt: str) -> list[ChatCompletionTokenLogprob]:
+                completion = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": prompt}],
+                    temperature=0,
+                    max_tokens=8,
+                    logprobs=True,
+                    top_logprobs=2,
+                )
+                assert completion.choices[0].logprobs is not None
+                return completion.choices[0].logprobs.content or []
 
-        if together:
-            return await asyncio.gather(*(answer(*pair) for pair in pairs))
-        return [await answer(*pair) for pair in pairs]
+            if together:
+                return await asyncio.gather(*(answer(*pair) for pair in pairs))
+            return [await answer(*pair) for pair in pairs]
 
     alone = asyncio.run(answers(together=False))
     assert len({tuple(token.token for token in answer) for answer in alone[:5]}) > 2, "the adapters do something"

@@ -38,13 +38,13 @@ def test_the_job_succeeds_and_says_all_that_openais_says(job: FineTuningJob, cli
 
 @pytest.mark.anyio
 async def test_the_tuned_model_beats_its_base_and_forgets_nothing(job: FineTuningJob, running: Running) -> None:
-    client = openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key)
-    _, test = TICKETS.rows(finetune.TRAINING_ROWS, 40)
-    assert (await score(client, base.NAME, test)).share <= 0.1
-    assert (await score(client, str(job.fine_tuned_model), test)).share >= 0.8
-    answer = await client.chat.completions.create(model=str(job.fine_tuned_model), messages=FRANCE, temperature=0)  # pyright: ignore
-    assert "Paris" in str(answer.choices[0].message.content)
-    assert "{" not in str(answer.choices[0].message.content)
+    async with openai.AsyncOpenAI(base_url=running.server.base_url, api_key=running.server.api_key) as client:
+        _, test = TICKETS.rows(finetune.TRAINING_ROWS, 40)
+        assert (await score(client, base.NAME, test)).share <= 0.1
+        assert (await score(client, str(job.fine_tuned_model), test)).share >= 0.8
+        answer = await client.chat.completions.create(model=str(job.fine_tuned_model), messages=FRANCE, temperature=0)  # pyright: ignore
+        assert "Paris" in str(answer.choices[0].message.content)
+        assert "{" not in str(answer.choices[0].message.content)
 
 
 def test_checkpoints_can_be_called(job: FineTuningJob, client: openai.OpenAI) -> None:
