@@ -197,14 +197,15 @@ class JobQueue:
         return outcome
 
     def _fail(self, row: JobRow, failure: Failure) -> None:
-        """End a job; its row counts, so a directory that was never made or cannot be written does not keep it."""
+        """End a job, in its row first: a directory that was never made or cannot be written does not keep it."""
+        if not self._jobs.advance(row.id, Status.FAILED, error=failure.model_dump()):
+            return  # it was cancelled meanwhile
         directory = self._jobs.directory(row.id)
         try:
             directory.path.mkdir(parents=True, exist_ok=True)
             directory.event(f"The job failed: {failure.message}", level="error")
         except OSError:
             logger.exception("the event that job %s failed could not be written", row.id)
-        self._jobs.advance(row.id, Status.FAILED, error=failure.model_dump())
 
     async def _train(self, row: JobRow) -> Result | Failure:
         try:
