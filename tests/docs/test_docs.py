@@ -63,6 +63,12 @@ def test_every_path_of_the_architecture_exists() -> None:
         assert "<" in path or (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("held", re.findall(r"`(tests/[\w/.]+::\w+)`", (ROOT / "docs" / "security.md").read_text()))
+def test_every_defence_has_its_test(held: str) -> None:
+    file, _, name = held.partition("::")
+    assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
 def test_every_make_target_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert (
