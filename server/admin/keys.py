@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from server.admin.body import Body
+from server.errors import InvalidRequest
 from server.services import Parts
 from server.state.keys import Key
 
@@ -21,7 +22,12 @@ class KeyRequest(Body):
 
 @router.post("")
 def create(body: KeyRequest, parts: Parts) -> dict[str, Any]:
-    """Make a key; its secret stands in this answer and nowhere else."""
+    """Make a key; its secret stands in this answer and nowhere else. Not where the server takes requests without one."""
+    if parts.settings.no_auth:
+        raise InvalidRequest(
+            "anybody can make requests here now (--no-auth), and a key would outlast that; "
+            "make it by `tuneport keys create`, or start the server with keys"
+        )
     key, secret = parts.keys.create(body.name, admin=body.admin)
     return {**_wire(key), "secret": secret}
 

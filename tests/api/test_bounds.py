@@ -129,3 +129,10 @@ def test_metrics_without_a_key_where_they_are_open(smollm2_base: BaseModel, toke
     engine = ScriptedEngine(tokenizer=tokenizer)
     with in_process(smollm2_base, engine, tmp_path, open_metrics=True) as server, server.http(None) as client:
         assert client.get("/metrics").status_code == 200
+
+
+def test_no_key_is_made_where_anybody_could_make_it(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path, no_auth=True) as server, server.http(None) as client:
+        refused(client.post("/admin/keys", json={"name": "later", "admin": True}), 400, "--no-auth")
+        assert client.get("/v1/models").status_code == 200
