@@ -22,7 +22,7 @@ class KeyRequest(Body):
 
 @router.post("")
 def create(body: KeyRequest, parts: Parts) -> dict[str, Any]:
-    """Make a key; its secret stands in this answer and nowhere else. Not where the server takes requests without one."""
+    """Make a key, where the server asks for keys; its secret stands in this answer and nowhere else."""
     if parts.settings.no_auth:
         raise InvalidRequest(
             "anybody can make requests here now (--no-auth), and a key would outlast that; "
