@@ -109,6 +109,18 @@ HOSTILE = {
     "fills memory": "x = bytearray(8 * 2**30)",
     "answers no number": "return 'high'",
     "answers NaN": "return float('nan')",
+    "fills memory behind a file": "import os; f = os.memfd_create('x'); [os.write(f, bytes(2**26)) for _ in range(48)]",
+    "fills memory it shares": "import mmap; m = mmap.mmap(-1, 3 * 2**30); m.write(bytes(3 * 2**30))",
+    "traces its parent": "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
+    "asks io_uring": "import ctypes; assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(256)) >= 0",
+    "listens to the kernel": "import socket; socket.socket(16, socket.SOCK_RAW, 15)",
+    "reads packets": "import socket; socket.socket(17, socket.SOCK_RAW)",
+    "talks to the host": "import socket; socket.socket(40, socket.SOCK_STREAM).connect((2, 9))",
+    "asks who else is here": "import os; assert any(one.isdigit() for one in os.listdir('/proc'))",
+    "writes without end": "import os; [os.write(3, b'x' * 2**20) for _ in range(256)]",
+    "imports what was planted": "import sys; sys.path.insert(0, '/tmp'); import planted_by_a_test",
+    "leaves a thread behind": "import threading; threading.Thread(target=lambda: list(iter(int, 1))).start(); assert 0",
+    "becomes another": "import os; os.execv('/bin/true', ['true'])",
     "breaks the protocol": "import os; os.write(3, b'[]\\n'); os.write(4, b'[]\\n')",
 }
 
