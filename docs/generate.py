@@ -9,7 +9,7 @@ import typer.main
 from fastapi.routing import APIRoute
 
 from bench import proofs
-from server.admin import probes
+from server.admin import figures, probes
 from server.app import FOR_ADMIN_KEYS, FOR_EVERY_KEY
 from server.cli import app as cli
 from server.openai.differences import ENDPOINTS, VLLM, Narrower, Refused, Taken
@@ -124,7 +124,7 @@ def page() -> str:
 
 def _routes() -> list[str]:
     lines = ["## Routes", "", "| route | what it does |", "|---|---|"]
-    for module in (*FOR_EVERY_KEY, *FOR_ADMIN_KEYS, probes):
+    for module in (*FOR_EVERY_KEY, *FOR_ADMIN_KEYS, figures, probes):
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 lines.append(f"| `{min(route.methods)} {route.path}` | {_first_line(route.endpoint)} |")

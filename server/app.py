@@ -20,8 +20,8 @@ from adapters.registry import Registry
 from adapters.store import Store
 from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
+from server.admin import figures, probes
 from server.admin import keys as admin_keys
-from server.admin import probes
 from server.batches.runner import BatchRunner
 from server.errors import DataFolderBusy
 from server.http import entry, statuses
@@ -106,7 +106,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
         for module in modules:
             app.include_router(module.router, dependencies=[identity])
     app.include_router(probes.router)
-    app.include_router(probes.figures, dependencies=[] if settings.open_metrics else [ADMINISTRATOR])
+    app.include_router(figures.router, dependencies=[] if settings.open_metrics else [ADMINISTRATOR])
     return app
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -114,3 +115,10 @@ def _started(app: FastAPI, port: int, thread: threading.Thread) -> Services:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             if services := getattr(app.state, "services", None):
                 return services
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -17,8 +17,8 @@ from adapters.files import full
 from adapters.files.validate import CONFIG
 from adapters.registry import Adapter, Alias
 from adapters.store import TAKEN
-from server.admin.body import Body
 from server.services import Parts, Services
+from training.wire import Description
 
 router = APIRouter(prefix="/admin/adapters")
 
@@ -26,7 +26,7 @@ UPLOAD = "upload-"  # folders that begin so hold a request's files, in the data 
 MAX_PARTS = 200  # of a form; a trainer leaves about 15 files in a folder
 
 
-class AdapterRequest(Body):
+class AdapterRequest(Description):
     """An adapter in a folder on the server."""
 
     name: str

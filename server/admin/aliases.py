@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field
 
 from adapters.errors import InvalidAlias
 from adapters.registry import Alias
-from server.admin.body import Body, without_nulls
 from server.services import Parts
+from training.wire import Description, without_nulls
 
 router = APIRouter(prefix="/admin/adapters/aliases")
 
 
-class AliasRequest(Body):
+class AliasRequest(Description):
     """Where an alias is to point."""
 
     weights: Annotated[dict[str, int], BeforeValidator(without_nulls), Field(min_length=1, max_length=100)]

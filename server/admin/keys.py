@@ -5,15 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from server.admin.body import Body
 from server.errors import InvalidRequest
 from server.services import Parts
 from server.state.keys import Key
+from training.wire import Description
 
 router = APIRouter(prefix="/admin/keys")
 
 
-class KeyRequest(Body):
+class KeyRequest(Description):
     """A key to make."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]

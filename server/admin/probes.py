@@ -1,16 +1,14 @@
-"""`/health` and `/ready` for load balancers, without a key; `/metrics` for Prometheus, with an admin's.
+"""`/health` and `/ready`: for load balancers, without a key.
 
-The first two are answered on the loop: no request that fills the server's threads keeps them waiting.
+They are answered on the loop: no request that fills the server's threads keeps them waiting.
 """
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from server.services import Parts
 
 router = APIRouter()
-figures = APIRouter()
 
 
 @router.get("/health")
@@ -26,9 +24,3 @@ async def ready(parts: Parts) -> JSONResponse:
     status = "restarting" if parts.supervisor.status == "ready" and not answering else parts.supervisor.status
     body = {"status": status, "model": parts.catalog.base.name}
     return JSONResponse(body) if answering else JSONResponse(body, 503, {"retry-after": "1"})
-
-
-@figures.get("/metrics")
-def metrics(parts: Parts) -> Response:
-    """Prometheus metrics, by model."""
-    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -172,8 +172,13 @@ class JobQueue:
         while True:
             try:
                 if failure is None:
+                    if (await asyncio.to_thread(self._jobs.get, row.id)).status not in ACTIVE:
+                        return  # paused or cancelled before there was a task to cancel
                     failure = await self._work_on(row)
                 if failure is not None:
+                    directory = self._jobs.directory(row.id)
+                    if await asyncio.to_thread(directory.outcome) is None:  # it is not the trainer that gave up
+                        await self._runner.stop(directory)
                     await asyncio.to_thread(self._fail, row, failure)
                 ended = await asyncio.to_thread(self._jobs.get, row.id)
                 self._metrics.jobs.labels(status=ended.status).inc()
@@ -185,12 +190,12 @@ class JobQueue:
                     failure = failure or _unrunnable(error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
+                if failure is not None:
+                    raise
                 logger.exception("job %s failed", row.id)
                 failure = _unrunnable(error)
 
     async def _work_on(self, row: JobRow) -> Failure | None:
-        if (await asyncio.to_thread(self._jobs.get, row.id)).status not in ACTIVE:
-            return None  # paused or cancelled before there was a task to cancel
         outcome = await self._train(row)
         if isinstance(outcome, Result):
             return await asyncio.to_thread(self._publishing.publish, row, outcome)

@@ -144,6 +144,7 @@ class _Writer:
         texts = [prompt if isinstance(prompt, str) else str(tokenizer.decode(prompt)) for prompt in prompts]
         self._echoes = texts if body.echo else [""] * len(texts)
         self._offsets = [0 if body.echo else len(text) for text in texts for _ in range(self._n)]
+        self._written = list(self._offsets)
         self._characters = [UTF8("replace") for _ in self._offsets]
         beginning = tokenizer("").input_ids[:1]  # what some tokenizers put before a text, where nobody wrote it
         self._added = [
@@ -174,9 +175,11 @@ class _Writer:
         if self._dropped:
             text, logprobs = "", ()
             finish_reason = finish_reason and "length"
+        text = (self._echoes[index // self._n] if first else "") + text
+        self._written[index] += len(text)
         return {
             "index": index,
-            "text": (self._echoes[index // self._n] if first else "") + text,
+            "text": text,
             "logprobs": self._logprobs(index, [*prompt_logprobs, *logprobs]) if self._wants_logprobs else None,
             "finish_reason": finish_reason,
         }
@@ -189,8 +192,9 @@ class _Writer:
     def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         offsets: list[int] = []
         for token in tokens:
-            offsets.append(self._offsets[index])
-            # A token that is a part of a character stands where the character begins.
+            # A token that is a part of a character stands where the character begins; one that the text leaves out,
+            # as an answer's last half of a character, at its end.
+            offsets.append(min(self._offsets[index], self._written[index]))
             self._offsets[index] += len(self._characters[index].decode(token.utf8))
         return {
             "tokens": [token.token for token in tokens],

@@ -14,11 +14,6 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        """Whether the job is over."""
-        return self in ENDED
-
 
 ACTIVE = (Status.VALIDATING, Status.RUNNING)
 ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from adapters.base import BaseModel
-from tests.inprocess import InProcess, in_process
+from tests.inprocess import InProcess, in_process, until
 from tests.scripted import ScriptedEngine
 
 ROW = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}) + "\n"
@@ -99,8 +100,7 @@ def test_requests_at_once_of_a_key(bounded: InProcess, http: httpx.Client) -> No
         try:
             engaged = stack.enter_context(bounded.http())
             begun = stack.enter_context(_later(engaged, asked))
-            while not bounded.engine.running:
-                pass
+            until(lambda: bounded.engine.running == 1)
             refused(http.post("/v1/chat/completions", json=asked), 429, "max_concurrent_requests")
         finally:
             bounded.tell(bounded.engine.flowing.set)
@@ -111,8 +111,6 @@ def test_requests_at_once_of_a_key(bounded: InProcess, http: httpx.Client) -> No
 
 @contextlib.contextmanager
 def _later(http: httpx.Client, asked: dict[str, Any]) -> Iterator[Any]:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(http.post, "/v1/chat/completions", json=asked)
 

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from adapters.base import BaseModel
-from tests.inprocess import InProcess, in_process
+from tests.inprocess import InProcess, in_process, until
 from tests.scripted import ScriptedEngine
 
 TOKENS = 4000  # at PAUSE_SECONDS each they would take 40 s
@@ -79,10 +79,3 @@ def test_a_client_that_does_not_read_frees_its_answer_and_is_told(
         assert "nothing of it was read for 1 s" in events
         with server.http() as http:
             assert http.post("/v1/chat/completions", json={**asked, "stream": False}).status_code == 200
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

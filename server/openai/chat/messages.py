@@ -1,13 +1,19 @@
 """Conversations as OpenAI's chat has them, checked and turned into what templates take."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
+from adapters.chat import template
 from server.errors import InvalidRequest
+from server.inference.catalog import Model
+from server.inference.engine import Tools
 from training.data.jsonl import quoted
 from training.wire import WithoutNulls
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
@@ -118,6 +124,32 @@ def with_instruction(turns: Sequence[dict[str, Any]], instruction: str | None) -
     if turns and turns[0]["role"] in ("system", "developer"):
         return [{**turns[0], "content": f"{turns[0]['content']}\n\n{instruction}"}, *turns[1:]]
     return [{"role": "system", "content": instruction}, *turns]
+
+
+def prompt_ids(
+    turns: Sequence[dict[str, Any]],
+    model: Model,
+    tokenizer: "PreTrainedTokenizerBase",
+    tools: Tools | None,
+    more: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The conversation as token ids, in the template and with the system prompt of the model.
+
+    Args:
+        more: variables for the template.
+
+    Raises:
+        TemplateError: the template cannot render it.
+    """
+    text = template.render(
+        tokenizer,
+        with_system_prompt(turns, model.manifest.system_prompt),
+        template=model.manifest.chat_template,
+        generation_prompt=True,
+        tools=tools.functions if tools else (),
+        more=more,
+    )
+    return template.encode(tokenizer, text)
 
 
 def with_system_prompt(turns: Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from adapters.chat import template
 from server.http import statuses
 from server.http.identity import Caller
 from server.http.streaming import size
@@ -39,15 +38,7 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
     )
 
     def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-        text = template.render(
-            tokenizer,
-            messages.with_system_prompt(turns, model.manifest.system_prompt),
-            template=model.manifest.chat_template,
-            generation_prompt=True,
-            tools=tools.functions if tools else (),
-            more=body.chat_template_kwargs,
-        )
-        return [template.encode(tokenizer, text)]
+        return [messages.prompt_ids(turns, model, tokenizer, tools, body.chat_template_kwargs)]
 
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools)

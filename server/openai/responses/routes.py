@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from adapters.chat import template
 from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.http.streaming import size
@@ -46,14 +45,7 @@ async def create(body: wire.ResponseRequest, request: Request, parts: Parts, cal
     tools = body.callable_tools()
 
     def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-        text = template.render(
-            tokenizer,
-            messages.with_system_prompt(turns, model.manifest.system_prompt),
-            template=model.manifest.chat_template,
-            generation_prompt=True,
-            tools=tools.functions if tools else (),
-        )
-        return [template.encode(tokenizer, text)]
+        return [messages.prompt_ids(turns, model, tokenizer, tools)]
 
     async def keep(response: dict[str, Any]) -> None:
         if response["store"]:

@@ -1,5 +1,7 @@
 """`/v1/completions`: what evaluation harnesses and older programs call."""
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -49,6 +51,17 @@ def test_echo_and_logprobs_score_a_text(client: openai.OpenAI) -> None:
     assert further.choices[0].text.startswith(PROMPT + " Paris")
     assert further.choices[0].logprobs is not None
     assert (further.choices[0].logprobs.tokens or [])[5] == " Paris"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_halves_of_characters_that_the_text_leaves_out_stand_within_it(client: openai.OpenAI, stream: bool) -> None:
+    asked: Any = {"model": BASE, "prompt": "Emoji: ", "max_tokens": 6, "temperature": 0, "logprobs": 0}
+    answer: Any = client.completions.create(**asked, logit_bias={"10813": 50}, stream=stream)  # the fox's first half
+    choices = [chunk.choices[0] for chunk in answer] if stream else [answer.choices[0]]
+    offsets = [offset for choice in choices for offset in (choice.logprobs.text_offset if choice.logprobs else ())]
+    assert len(offsets) == 6
+    assert offsets == sorted(offsets)
+    assert offsets[-1] <= len("Emoji: ") + sum(len(choice.text) for choice in choices)
 
 
 @pytest.mark.parametrize(

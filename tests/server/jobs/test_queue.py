@@ -17,7 +17,7 @@ from server.jobs.placement import Placement
 from server.jobs.queue import MAX_STARTS, JobQueue
 from server.metrics import Metrics
 from server.state.jobs import JobRow, Jobs
-from server.state.status import Status
+from server.state.status import ENDED, Status
 from server.state.tables import migrate
 from tests.server.jobs.conftest import Parts
 from training.directory import JobDirectory
@@ -176,12 +176,13 @@ async def test_a_job_paused_at_its_first_breath_does_not_start(parts: Parts, mon
         return done
 
     monkeypatch.setattr(parts.jobs, "advance", slow)
-    loop, runner = asyncio.get_running_loop(), ScriptedRunner(fail)
-    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), Metrics(), 1)
+    loop, runner, metrics = asyncio.get_running_loop(), ScriptedRunner(fail), Metrics()
+    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), metrics, 1)
     await queue.start()
     await until(lambda: parts.jobs.get(row.id).status == Status.PAUSED)
     await until(lambda: not queue._running)  # pyright: ignore[reportPrivateUsage]
     assert runner.started == []
+    assert metrics.registry.get_sample_value("tuneport_jobs_total", {"status": "paused"}) is None, "it has not ended"
     await queue.resume(row.id)
     monkeypatch.undo()
     await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
@@ -231,7 +232,7 @@ async def test_what_passes_costs_no_job(
         jobs = [parts.queued(job_id=f"ftjob-{number}").id for number in range(2)]
         monkeypatch.setattr(owner, method, fails)
         queue.wake()
-        await until(lambda: not left and all(parts.status(job).ended for job in jobs))
+        await until(lambda: not left and all(parts.status(job) in ENDED for job in jobs))
     assert [parts.status(job) for job in jobs] == [Status.SUCCEEDED] * 2
 
 
@@ -246,11 +247,31 @@ async def test_what_does_not_pass_fails_the_job_and_not_the_next(parts: Parts, m
 
     monkeypatch.setattr(parts.preparation, "prepare", fails)
     async with working(parts, ScriptedRunner(lambda directory: trained(parts, directory))):
-        await until(lambda: parts.status(jobs[1]).ended)
+        await until(lambda: parts.status(jobs[1]) in ENDED)
     assert [parts.status(job) for job in jobs] == [Status.FAILED, Status.SUCCEEDED]
     error = parts.jobs.get(jobs[0]).error
     assert error is not None
     assert error["message"] == "the server could not run the job: PermissionError"
+
+
+async def test_a_job_that_is_given_up_has_no_trainer_that_goes_on(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = parts.queued()
+    runner = ScriptedRunner(None)
+    advance = parts.jobs.advance
+
+    def fails(job_id: str, status: Status, **fields: Any) -> bool:
+        if status == Status.RUNNING:
+            raise ValueError("nobody foresaw this")
+        return advance(job_id, status, **fields)
+
+    monkeypatch.setattr(parts.jobs, "advance", fails)
+    async with working(parts, runner):
+        await until(lambda: runner.started == [row.id])
+        parts.jobs.directory(row.id).event("started", data={"hyperparameters": {"n_epochs": 3}})
+        await until(lambda: parts.status(row.id) == Status.FAILED)
+        assert runner.stopped == [row.id]
 
 
 class Faulty(Jobs):
