@@ -10,7 +10,11 @@ from server.jobs.queue import JobQueue
 from server.state.files import Files
 from server.state.ids import random_id
 from server.state.jobs import JobRow, Jobs, NewJob
-from training.job import Method, Supervised
+from training.graders.grade import require
+from training.graders.judge import Judge, JudgeUnavailable
+from training.graders.models import Grader
+from training.graders.sandbox import SandboxUnavailable
+from training.job import Method, Preference, Reinforcement, Supervised
 
 RETRY_SECONDS = 60.0
 
@@ -28,6 +32,7 @@ class Creation:
         *,
         full_models: bool,
         max_waiting: int,
+        judge: Judge | None,
     ) -> None:
         """Make one.
 
@@ -35,6 +40,7 @@ class Creation:
             organization: stands in the results' names.
             full_models: whether this server serves any.
             max_waiting: jobs that may wait, run or be paused.
+            judge: whom score_model graders ask.
         """
         self._jobs = jobs
         self._files = files
@@ -43,6 +49,7 @@ class Creation:
         self._organization = organization
         self._full_models = full_models
         self._max_waiting = max_waiting
+        self._judge = judge
 
     def create(self, job: NewJob, suffix: str | None) -> JobRow:
         """Queue a job.
@@ -103,9 +110,14 @@ class Creation:
             )
 
     def _check_possible(self, method: Method) -> None:
-        """Refuse what this server could not train or serve."""
-        if not isinstance(method, Supervised):
+        """Refuse what this server could not train, grade or serve."""
+        if isinstance(method, Preference):
             return
+        if isinstance(method, Reinforcement):
+            self._check_grader(method.grader, "method.reinforcement.grader")
+            return
+        for grader in method.graders:
+            self._check_grader(grader, "method.supervised.graders")
         wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
         if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
             raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
@@ -115,6 +127,12 @@ class Creation:
             raise InvalidRequest(
                 "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
             )
+
+    def _check_grader(self, grader: Grader, place: str) -> None:
+        try:
+            require(grader, self._judge)
+        except (JudgeUnavailable, SandboxUnavailable) as error:
+            raise InvalidRequest(str(error), place) from error
 
     def _result_name(self, suffix: str | None, identifier: str) -> str:
         try:

@@ -14,6 +14,7 @@ from adapters.base import BaseModel
 from server.state.jobs import NewJob
 from tests.inprocess import InProcess, in_process
 from tests.scripted import ScriptedEngine
+from training.graders import sandbox
 from training.job import Supervised
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -171,3 +172,23 @@ def test_only_an_admin_moves_an_alias_or_lowers_the_bar(served: InProcess, file_
                 created(user, file_id, metadata={key: stricter})
                 nothing = user.post("/v1/fine_tuning/jobs", json={**body, "metadata": {key: "nan"}})
                 assert nothing.status_code in (400, 403), "what no figure is below or above"
+
+
+PYTHON = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
+JUDGE = {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "a"}]}
+BOTH = {"type": "multi", "name": "m", "graders": {"one": GRADER, "two": PYTHON}, "calculate_output": "one + two"}
+
+
+@pytest.mark.parametrize(("grader", "told"), [(PYTHON, "Linux 6.12"), (BOTH, "Linux 6.12"), (JUDGE, "JUDGE_URL")])
+@pytest.mark.parametrize("kind", ["supervised", "reinforcement"])
+def test_a_grader_that_cannot_run_here_is_refused_before_hours_are_spent(
+    kind: str, grader: Any, told: str, http: httpx.Client, file_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "landlock_abi_version", lambda: 5)
+    field, asked = ("graders", [grader]) if kind == "supervised" else ("grader", grader)
+    method = {"type": kind, kind: {field: asked}}
+    files = {"training_file": file_id, "validation_file": file_id}
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, **files, "method": method})
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] == f"method.{kind}.{field}"

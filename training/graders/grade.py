@@ -42,6 +42,20 @@ class Grade:
     failed: bool = False
 
 
+def require(grader: models.Grader, asked: judge.Judge | None) -> None:
+    """Ask before hours are spent whether this machine can run the grader.
+
+    Raises:
+        JudgeUnavailable: a score_model grader, and there is no judge.
+        SandboxUnavailable: a Python grader, and this machine cannot confine it.
+    """
+    for one in grader.graders.values() if isinstance(grader, models.Multi) else (grader,):
+        if isinstance(one, models.Python):
+            sandbox.require()
+        elif isinstance(one, models.ScoreModel):
+            judge.require(asked)
+
+
 def grade(
     grader: models.Grader, items: Sequence[dict[str, Any]], answers: Sequence[str], asked: judge.Judge | None = None
 ) -> list[Grade]:

@@ -1,8 +1,7 @@
 """A score_model grader: ask a model behind any endpoint of OpenAI's shape for a number.
 
 The judge is told to answer with JSON; the last `result` in its answer counts, or else the last number: judges think
-aloud first, in numbered points. `response_format` is not asked for: half
-of the servers that speak this API refuse it.
+aloud first, in numbered points. `response_format` is not asked for: half of the servers that speak this API refuse it.
 """
 
 import json
@@ -47,6 +46,19 @@ class JudgeRefused(ValueError):
     """The judge's answer holds no number within the range."""
 
 
+def require(judge: Judge | None) -> Judge:
+    """The judge.
+
+    Raises:
+        JudgeUnavailable: there is none.
+    """
+    if judge is None:
+        raise JudgeUnavailable(
+            f"score_model graders need a judge: set {URL_VARIABLE} (https://host/v1) and {KEY_VARIABLE}"
+        )
+    return judge
+
+
 def score(
     judge: Judge | None, grader: ScoreModel, item: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> tuple[float, int]:
@@ -57,10 +69,7 @@ def score(
         JudgeRefused: its answer holds no number within the range.
         InvalidPath: a template names what the row does not have.
     """
-    if judge is None:
-        raise JudgeUnavailable(
-            f"score_model graders need a judge: set {URL_VARIABLE} (https://host/v1) and {KEY_VARIABLE}"
-        )
+    judge = require(judge)
     low, high = grader.range
     messages = [{"role": one.role, "content": fill(one.content, item, sample)} for one in grader.input]
     wanted = f'Answer with {{"result": N}}, N a number from {low:g} to {high:g}, and nothing else.'

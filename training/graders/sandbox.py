@@ -1,7 +1,7 @@
 """A Python grader's code in a sandbox: Landlock and seccomp by sandlock, 70 ms a batch.
 
 It reads Python's own files and nothing else, writes nothing, has no network, no other process, no environment,
-`MAX_MEMORY` of memory and `SECONDS_A_CALL` for each answer. Where the kernel cannot do that (Linux before 6.7), a
+`MAX_MEMORY` of memory and `SECONDS_A_CALL` for each answer. Where the kernel cannot do that (Linux before 6.12), a
 Python grader is refused, not run bare.
 """
 
@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandlock import Sandbox, SandlockError, StdioMode
+from sandlock import Sandbox, SandlockError, StdioMode, landlock_abi_version, min_landlock_abi
 
 SECONDS_A_CALL = 5.0
 START_SECONDS = 10.0  # the interpreter, and the source's own imports
 MAX_MEMORY = "2G"  # OpenAI's limit
 MAX_OUTPUT_BYTES = 1 << 16  # for each answer
+MAX_OPEN_FILES = 64  # the kernel keeps a buffer for each pipe
+# Memory that is nobody's address space, and so not counted against MAX_MEMORY
+UNCOUNTED = ("memfd_create", "memfd_secret", "shmget", "msgget", "semget")
 
 # Answers come back as lines of JSON on the real standard output; whatever the code prints goes to standard error.
 _RUNNER = """
@@ -60,6 +63,20 @@ class SandboxUnavailable(RuntimeError):
     """This machine cannot confine a grader's code."""
 
 
+def require() -> None:
+    """Ask before hours are spent whether Python graders can run here.
+
+    Raises:
+        SandboxUnavailable: they cannot.
+    """
+    have, need = landlock_abi_version(), min_landlock_abi()
+    if have < need:
+        raise SandboxUnavailable(
+            "python graders run in a sandbox, and this machine's kernel cannot make one: it takes Landlock, version "
+            f"{need} (Linux 6.12), and here is {f'version {have}' if have > 0 else 'none'}; use another grader"
+        )
+
+
 def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
     """Call the source's `grade(sample, item)` for each case; a case that fails or hangs fails alone, or with the rest.
 
@@ -69,6 +86,7 @@ def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> 
     Raises:
         SandboxUnavailable: the kernel has no Landlock, or an old one.
     """
+    require()
     verdicts: list[Verdict] = []
     while len(verdicts) < len(cases):  # after a hang or a crash, the next process goes on behind the guilty case
         verdicts += _process(source, cases[len(verdicts) :])
@@ -78,13 +96,19 @@ def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> 
 def _process(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     sandbox = Sandbox(
-        fs_readable=_python_files(), max_memory=MAX_MEMORY, max_processes=1, clean_env=True, no_coredump=True
+        fs_readable=_python_files(),
+        max_memory=MAX_MEMORY,
+        max_processes=1,
+        max_open_files=MAX_OPEN_FILES,
+        extra_deny_syscalls=UNCOUNTED,
+        clean_env=True,
+        no_coredump=True,
     )
     command = [str(Path(sys.executable).resolve()), "-I", "-c", _RUNNER]
     try:
         process = sandbox.popen(command, stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.NULL)
     except (SandlockError, RuntimeError) as error:
-        raise SandboxUnavailable(f"python graders need a Linux kernel with Landlock, from 6.7 on: {error}") from error
+        raise SandboxUnavailable(f"this machine cannot confine a python grader: {error}") from error
     with process:
         ready = _exchange(process, source, START_SECONDS)
         if "ready" not in ready:

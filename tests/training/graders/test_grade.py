@@ -1,6 +1,7 @@
 """OpenAI's graders, each on answers that should and should not score."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,9 @@ HOSTILE = {
     "answers no number": "return 'high'",
     "answers NaN": "return float('nan')",
     "fills memory behind a file": "import os; f = os.memfd_create('x'); [os.write(f, bytes(2**26)) for _ in range(48)]",
+    "fills memory beside its own": "import ctypes; assert ctypes.CDLL(None).shmget(0, 2**32, 0o1600) >= 0",
+    "queues messages": "import ctypes; assert ctypes.CDLL(None).msgget(0, 0o1600) >= 0",
+    "fills pipes": "import os; [os.pipe() for _ in range(100)]",
     "fills memory it shares": "import mmap; m = mmap.mmap(-1, 3 * 2**30); m.write(bytes(3 * 2**30))",
     "traces its parent": "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
     "asks io_uring": "import ctypes; assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(256)) >= 0",
@@ -118,7 +122,7 @@ HOSTILE = {
     "talks to the host": "import socket; socket.socket(40, socket.SOCK_STREAM).connect((2, 9))",
     "asks who else is here": "import os; assert any(one.isdigit() for one in os.listdir('/proc'))",
     "writes without end": "import os; [os.write(3, b'x' * 2**20) for _ in range(256)]",
-    "imports what was planted": "import sys; sys.path.insert(0, '/tmp'); import planted_by_a_test",
+    "imports what was planted": "import sys; sys.path.insert(0, PLANTED); import planted",
     "leaves a thread behind": "import threading; threading.Thread(target=lambda: list(iter(int, 1))).start(); assert 0",
     "becomes another": "import os; os.execv('/bin/true', ['true'])",
     "breaks the protocol": "import os; os.write(3, b'[]\\n'); os.write(4, b'[]\\n')",
@@ -126,7 +130,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("statement", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_python_scores_nothing_and_harms_nobody(statement: str) -> None:
+def test_hostile_python_scores_nothing_and_harms_nobody(statement: str, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text("")
+    statement = statement.replace("PLANTED", repr(str(tmp_path)))
     source = f"def grade(sample, item):\n    if item['harm']:\n        {statement}\n    return 1.0"
     if statement.startswith("return") or "bytearray" in statement:
         source = (
