@@ -1,5 +1,6 @@
 """`python -m tests.scripted_server` with the flags of `tuneport serve`: that server in a process, a scripted engine."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,13 @@ def main(
     data_dir: Annotated[Path, typer.Option()],
     no_auth: bool = False,
     max_loras: int = 4,
+    pause: float = 0.0,
 ) -> None:
     """Serve until SIGTERM."""
     settings = Settings(model=str(model), port=port, data_dir=data_dir, no_auth=no_auth, max_loras=max_loras)
     engine = ScriptedEngine(tokenizer=AutoTokenizer.from_pretrained(model))
+    engine.pause_seconds = pause
+    gc.freeze()  # as the real engine does
     listen.listen(create_app(settings, BaseModel.read(model), engine), settings)
 
 

@@ -1,10 +1,12 @@
-"""What a description from outside is read with: null means absent, as everywhere in OpenAI's API; no key is dropped."""
+"""What comes from outside is read with: null means absent, as everywhere in OpenAI's API; no key is dropped."""
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
+MAX_FIELDS = 1000  # of a description; each unknown one is an error
 MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list and in every job's record
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
@@ -15,7 +17,29 @@ def without_nulls(value: Any) -> Any:
     return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
-class WithoutNulls(BaseModel):
+def _fail_fast(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if (schema.get("type") == "list" and "items_schema" in schema) or schema.get("type") == "dict":
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _fail_fast(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _fail_fast(part)
+
+
+class Outside(BaseModel):
+    """Base of what comes from outside: a list's first wrong entry is an error, not each of a million."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
+
+class WithoutNulls(Outside):
     """Base of objects in which a key without a value is as good as none."""
 
     @model_validator(mode="before")
@@ -28,3 +52,10 @@ class Description(WithoutNulls):
     """Base of descriptions: an unknown key is refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ValueError(f"it has {len(value)} fields; at most {MAX_FIELDS} are read")
+        return value

@@ -45,6 +45,11 @@ class Engines:
         """The base model's tokenizer, which full models have too."""
         return self._engine.tokenizer
 
+    @property
+    def context(self) -> int:
+        """The base's, which full models have too."""
+        return self._engine.context
+
     def on_loss(self, tell: Callable[[str], object]) -> None:
         """Have `tell` called with the digest of a full model whose engine died."""
         self._tell = tell

@@ -78,7 +78,7 @@ class VllmEngine:
         self._base = base
         self._options = options
         self._llm: AsyncLLM | None = None
-        self._max_model_len = 0
+        self.context = 0
         self._loaded: dict[str, LoRARequest] = {}
         self._ids = itertools.count(1)  # an id is never used twice: a failed load may have left its own behind
 
@@ -100,7 +100,7 @@ class VllmEngine:
         tokenizer: Any = llm.get_tokenizer()
         self._parsing = ToolParsing(self._options.tool_parser, tokenizer)
         self._token_bytes = TokenBytes(tokenizer)
-        self._max_model_len = llm.model_config.max_model_len
+        self.context = llm.model_config.max_model_len
         self._loaded.clear()
         self._llm = llm
         await asyncio.to_thread(_settle)
@@ -177,9 +177,9 @@ class VllmEngine:
 
     def _room(self, prompt_tokens: int, max_tokens: int | None) -> int:
         """How many tokens an answer may have, at least one."""
-        room = self._max_model_len - prompt_tokens
+        room = self.context - prompt_tokens
         if room < 1 or (max_tokens or 1) > room:
-            limit = f"This model's maximum context length is {self._max_model_len} tokens. However, "
+            limit = f"This model's maximum context length is {self.context} tokens. However, "
             if room < 1:
                 raise ContextLengthExceeded(
                     f"{limit}your messages resulted in {prompt_tokens} tokens. "

@@ -1,13 +1,12 @@
 """From what a client asks to its answer, whichever endpoint it came through: hold the model, ask the engine, count."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from aiostream import stream
+from anyio import CapacityLimiter, to_thread
 
 from adapters.manifest import SamplingDefaults
 from server.errors import ContextLengthExceeded, InvalidRequest
@@ -15,9 +14,7 @@ from server.inference.catalog import Catalog, Model
 from server.inference.engine import STRUCTURE, Delta, Engine, Sampling, Tools
 from server.metrics import Metrics
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+LONG_AT_A_TIME = 4
 LONG_CHARACTERS = 20_000  # tokenised beside the event loop: 100,000 take 100 ms, in which no other stream would go on
 
 
@@ -28,7 +25,7 @@ class Asked:
     Attributes:
         user: an alias that splits its traffic answers the same user with the same version.
         sampling: how to sample, given the adapter's own defaults.
-        prompts: token ids of each prompt, for that model and the base's tokenizer.
+        prompts: token ids of each prompt, for that model.
         characters: how long the request is, about.
         param: the field that holds the prompts.
         structure_param: the field that says what the answer must look like.
@@ -37,7 +34,7 @@ class Asked:
     model: str
     user: str | None
     sampling: Callable[[SamplingDefaults], Sampling]
-    prompts: Callable[[Model, "PreTrainedTokenizerBase"], list[list[int]]]
+    prompts: Callable[[Model, Engine], list[list[int]]]
     characters: int
     param: str
     structure_param: str
@@ -125,6 +122,7 @@ class Answering:
         self._engine = engine
         self._catalog = catalog
         self._metrics = metrics
+        self._long = CapacityLimiter(LONG_AT_A_TIME)
 
     async def begin(
         self, asked: Asked, held: contextlib.AsyncExitStack, priority: int, admit: Callable[[int], Awaitable[None]]
@@ -141,11 +139,10 @@ class Answering:
         running = self._metrics.running.labels(model=model.name)
         running.inc()
         held.callback(running.dec)
-        tokenizer = self._engine.tokenizer
         if asked.characters > LONG_CHARACTERS:
-            prompts = await asyncio.to_thread(asked.prompts, model, tokenizer)
+            prompts = await to_thread.run_sync(asked.prompts, model, self._engine, limiter=self._long)
         else:
-            prompts = asked.prompts(model, tokenizer)
+            prompts = asked.prompts(model, self._engine)
         sampling = replace(asked.sampling(model.manifest.sampling), priority=priority)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))

@@ -129,6 +129,11 @@ class Engine(Protocol):
         """The base model's tokenizer."""
         ...
 
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have."""
+        ...
+
     def on_loss(self, tell: Callable[[str], object]) -> None:
         """Have `tell` called with the digest of a loaded model that is gone, while the engine lives on."""
         ...

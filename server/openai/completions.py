@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -19,7 +19,8 @@ from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
 from server.inference.catalog import Model
-from server.inference.engine import Delta, Sampling, TokenLogprob
+from server.inference.engine import Delta, Engine, Sampling, TokenLogprob
+from server.inference.prompts import check_length
 from server.openai import differences
 from server.openai.chat import structure
 from server.openai.chat.sampling import MAX_INTEGER, TextRequest, usage
@@ -38,14 +39,10 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
 
 
-Strings = Annotated[list[str], Field(fail_fast=True)]
-Ids = Annotated[list[int], Field(fail_fast=True)]
-
-
 class CompletionRequest(TextRequest):
     """A request for a text's continuation."""
 
-    prompt: str | Strings | Ids | Annotated[list[Ids], Field(fail_fast=True)] | None = None
+    prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -90,11 +87,12 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
         raise InvalidRequest("'best_of' is not supported by this server; leave it out, or ask for 'n'", "best_of")
     texts = body.prompts()
 
-    def prompts(_model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    def prompts(_model: Model, engine: Engine) -> list[list[int]]:
+        tokenizer = engine.tokenizer
         first: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if body.prompt is None:
             return [[first]]
-        return [_ids(prompt, tokenizer) or [first] for prompt in texts]
+        return [_ids(prompt, engine) or [first] for prompt in texts]
 
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
@@ -117,8 +115,10 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
     )
 
 
-def _ids(prompt: str | list[int], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _ids(prompt: str | list[int], engine: Engine) -> list[int]:
+    tokenizer = engine.tokenizer
     if isinstance(prompt, str):
+        check_length(len(prompt), engine)
         return tokenizer(prompt).input_ids
     for token in prompt:
         if not 0 <= token < len(tokenizer):

@@ -5,13 +5,14 @@ import struct
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from adapters.errors import AdapterNotFound
 from server.errors import InvalidRequest
 from server.http.identity import Caller
 from server.openai import differences
 from server.services import Parts
+from training.wire import Outside
 
 router = APIRouter()
 MAX_INPUTS = 2048  # OpenAI's
@@ -19,12 +20,12 @@ BYTES_A_NUMBER = 4
 CHARACTERS_A_TOKEN = 4  # about, for the limit; the embedding's process counts them
 
 Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
-Ids = Annotated[list[int], Field(min_length=1, fail_fast=True)]
-ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+Ids = Annotated[list[int], Field(min_length=1)]
+ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(Outside):
     """Texts to embed."""
 
     model_config = ConfigDict(extra="ignore")

@@ -30,7 +30,9 @@ def install(app: FastAPI, settings: Settings) -> None:
         "/v1/uploads/*/parts": MAX_PART_BYTES,
         "/admin/adapters": settings.max_adapter_bytes,
     }
-    app.add_middleware(Bodies, max_body_bytes=settings.max_body_bytes, uploads=uploads)
+    app.add_middleware(
+        Bodies, max_body_bytes=settings.max_body_bytes, max_items=settings.max_body_items, uploads=uploads
+    )
     guarded = GUARDED if settings.open_metrics else (*GUARDED, METRICS)
     keys = (lambda _app: None) if settings.no_auth else (lambda app: app.state.services.keys)
     app.add_middleware(Identity, guarded=guarded, keys=keys)

@@ -1,8 +1,11 @@
-"""The one place where bodies enter: unpacked, within their limit, and valid text before anybody reads them.
+"""The one place where bodies enter: unpacked, within their limits, and valid text before anybody reads them.
 
 What is not a form is JSON, whatever its Content-Type says, for OpenAI's users write `curl -d`. JSON can hold what no
 UTF-8 can: half a surrogate pair ("\\ud83d"), cut out of an emoji by somebody's truncation. No tokenizer, hash, database
 or answer takes it, and PostgreSQL takes no NUL. Both become U+FFFD, so that no one behind needs to think of them.
+
+A large body is mended and counted off the event loop. Its JSON is parsed there: the parser holds the interpreter's
+lock in any thread. So what it parses is bounded, by bytes, by items and, by Python itself, in depth.
 """
 
 import json
@@ -10,7 +13,9 @@ import re
 import zlib
 from email.message import Message as Header
 from fnmatch import fnmatchcase
+from itertools import islice
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,8 +32,11 @@ RAW_DEFLATE = -zlib.MAX_WBITS
 ESCAPES = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000)"
 )
+VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
 HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
+SMALL_BYTES = 64 * 1024
+READ_AT_A_TIME = 4
 
 
 class Bodies:
@@ -36,13 +44,16 @@ class Bodies:
 
     Args:
         max_body_bytes: for what is no form; of what was unpacked.
+        max_items: values in a body's lists and objects.
         uploads: path that takes a form, `*` for any part of it -> largest file. Elsewhere a body is JSON, also under a
             form's Content-Type.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, uploads: dict[str, int]) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_items: int, uploads: dict[str, int]) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._max_items = max_items
+        self._readers = CapacityLimiter(READ_AT_A_TIME)
         self._uploads = {path: size + MULTIPART_BYTES for path, size in uploads.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,8 +76,20 @@ class Bodies:
         else:
             body = await _whole(read)
             if body is not None:
-                body = clean(body, content_type) if body else body
+                if len(body) <= SMALL_BYTES:
+                    body = self._read(body, content_type)
+                else:
+                    body = await to_thread.run_sync(self._read, body, content_type, limiter=self._readers)
                 await self._app(_described(scope, body), _replayed(body, receive), send)
+
+    def _read(self, body: bytes, content_type: str) -> bytes:
+        body = clean(body, content_type) if body else body
+        # Nearly every body has few commas, those in its texts among them
+        if body.count(b",") >= self._max_items and any(
+            True for _ in islice(VALUE.finditer(body), self._max_items, None)
+        ):
+            raise HTTPException(413, f"The request's body holds more than {self._max_items} values (max_body_items).")
+        return body
 
     def _form(self, path: str) -> int | None:
         """How large a form the path takes; None: it takes none."""

@@ -1,19 +1,17 @@
 """Conversations as OpenAI's chat has them, checked and turned into what templates take."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
 from adapters.chat import template
 from server.errors import InvalidRequest
 from server.inference.catalog import Model
-from server.inference.engine import Tools
+from server.inference.engine import Engine, Tools
+from server.inference.prompts import check_length
 from training.data.jsonl import quoted
 from training.wire import WithoutNulls
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
@@ -129,7 +127,7 @@ def with_instruction(turns: Sequence[dict[str, Any]], instruction: str | None) -
 def prompt_ids(
     turns: Sequence[dict[str, Any]],
     model: Model,
-    tokenizer: "PreTrainedTokenizerBase",
+    engine: Engine,
     tools: Tools | None,
     more: Mapping[str, Any] | None = None,
 ) -> list[int]:
@@ -139,17 +137,20 @@ def prompt_ids(
         more: variables for the template.
 
     Raises:
+        ContextLengthExceeded: it is too long by far.
         TemplateError: the template cannot render it.
     """
+    check_length(sum(len(str(value)) for turn in turns for value in turn.values()), engine)
     text = template.render(
-        tokenizer,
+        engine.tokenizer,
         with_system_prompt(turns, model.manifest.system_prompt),
         template=model.manifest.chat_template,
         generation_prompt=True,
         tools=tools.functions if tools else (),
         more=more,
     )
-    return template.encode(tokenizer, text)
+    check_length(len(text), engine)
+    return template.encode(engine.tokenizer, text)
 
 
 def with_system_prompt(turns: Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,13 +13,11 @@ from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather
 from server.inference.catalog import Model
+from server.inference.engine import Engine
 from server.openai import differences
 from server.openai.chat import messages, structure, wire
 from server.openai.chat.sampling import usage
 from server.services import Parts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -37,8 +35,8 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
         [message.turn() for message in body.messages], structure.instruction(body.response_format)
     )
 
-    def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-        return [messages.prompt_ids(turns, model, tokenizer, tools, body.chat_template_kwargs)]
+    def prompts(model: Model, engine: Engine) -> list[list[int]]:
+        return [messages.prompt_ids(turns, model, engine, tools, body.chat_template_kwargs)]
 
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
@@ -10,7 +10,7 @@ from server.inference.engine import Sampling
 from server.openai.chat import structure
 from server.openai.chat.structure import AnySchema
 from server.openai.wire import Metadata
-from training.wire import without_nulls
+from training.wire import Outside, without_nulls
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
@@ -33,13 +33,13 @@ def _not_empty(stop: str | list[str]) -> str | list[str]:
     return stop
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Outside):
     """Options of a stream."""
 
     include_usage: bool | None = None
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Outside):
     """What the answer must look like, in vLLM's terms."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,7 +51,7 @@ class StructuredOutputs(BaseModel):
     json_object: bool | None = None
 
 
-class VllmFields(BaseModel):
+class VllmFields(Outside):
     """What vLLM takes beyond OpenAI, through an SDK's `extra_body`."""
 
     top_k: Annotated[int, Field(ge=-1, le=MAX_INTEGER)] | None = None

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -13,6 +13,7 @@ from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
 from server.inference.catalog import Model
+from server.inference.engine import Engine
 from server.openai import differences
 from server.openai.chat import messages, structure
 from server.openai.lists import After, Known, Limit, page
@@ -20,9 +21,6 @@ from server.openai.responses import items as conversation
 from server.openai.responses import wire
 from server.openai.responses.events import Events
 from server.services import Parts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/responses")
@@ -44,8 +42,8 @@ async def create(body: wire.ResponseRequest, request: Request, parts: Parts, cal
     turns = messages.with_instruction(turns, structure.instruction(body.format()))
     tools = body.callable_tools()
 
-    def prompts(model: Model, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-        return [messages.prompt_ids(turns, model, tokenizer, tools)]
+    def prompts(model: Model, engine: Engine) -> list[list[int]]:
+        return [messages.prompt_ids(turns, model, engine, tools)]
 
     async def keep(response: dict[str, Any]) -> None:
         if response["store"]:

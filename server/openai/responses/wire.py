@@ -87,12 +87,12 @@ class TextFormat(WithoutNulls):
 class ResponseRequest(TextRequest):
     """A request for a conversation's next items."""
 
-    input: str | Annotated[list[Item], Field(max_length=MAX_ITEMS, fail_fast=True)] | None = None
+    input: str | Annotated[list[Item], Field(max_length=MAX_ITEMS)] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     max_output_tokens: Tokens | None = None
     max_tool_calls: int | None = None
-    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS, fail_fast=True)
+    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: (
         Literal["none", "auto", "required"] | Annotated[ToolName | AllowedNames, Field(discriminator="type")] | None
     ) = None

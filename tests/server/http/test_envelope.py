@@ -34,7 +34,7 @@ async def test_bodies_over_the_limit_are_refused_whether_announced_or_not() -> N
 
     app = FastAPI()
     statuses.install(app)
-    app.add_middleware(Bodies, max_body_bytes=10, uploads={"/upload": 100})
+    app.add_middleware(Bodies, max_body_bytes=10, max_items=10, uploads={"/upload": 100})
     app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
 
     @app.post("/{path}")
