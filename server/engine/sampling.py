@@ -76,7 +76,7 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
         structure = calls.structure or structure
         values["skip_special_tokens"] = False  # some models' marks of a call are special tokens
     if structure is not None:
-        grammars.check(structure.json, structure.structural_tag)
+        grammars.check(structure)
     marks = [specials[stop] for stop in sampling.stop if stop in specials]
     if marks:
         values["stop_token_ids"] = [*values.get("stop_token_ids", ()), *marks]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.engine.grammars import MAX_PLACES, places
+from server.engine.grammars import MAX_CHARACTERS, MAX_PLACES, places
 from server.engine.sampling import parameters, refused
 from server.engine.tools import ToolParsing
 from server.inference.engine import STRUCTURE, Sampling, Tools
@@ -55,3 +55,21 @@ def test_so_is_a_tools_only_where_it_is_held_to_it(choice: str, tokenizer: Any) 
     with pytest.raises(ValueError, match="maxItems") as raised:
         parameters(Sampling(), 100, calls, {})
     assert refused(raised.value, calls).param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        ("regex", lambda count: "(a*)*" * (count // 5 + 1)),
+        ("choice", lambda count: ["a"] * (count // 5 + 1)),
+        ("grammar", lambda count: 'root ::= "' + "a" * count + '"'),
+        ("json", lambda count: {"enum": ["a" * count]}),
+        ("structural_tag", lambda count: json.dumps({"a": "a" * count})),
+    ],
+)
+def test_a_grammar_that_takes_a_minute_is_refused(kind: str, made: Any) -> None:
+    limit = MAX_CHARACTERS[kind]
+    parameters(Sampling(structure={kind: made(limit - 100)}), 100, None, {})
+    with pytest.raises(ValueError, match=f"{kind} has .* characters; at most {limit}") as raised:
+        parameters(Sampling(structure={kind: made(limit + 1)}), 100, None, {})
+    assert refused(raised.value, None).param == STRUCTURE
