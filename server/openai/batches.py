@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 from server.errors import InvalidRequest, NotFound
-from server.openai.lists import After, Known, Limit, page
+from server.openai.lists import After, Known, Limit, first
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Parts
 from server.state.batches import BatchRow
@@ -45,7 +45,7 @@ def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
 @router.get("", dependencies=[Known])
 def list_batches(parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
     """All batches, newest first."""
-    return page(parts.batches.list(), after, limit, _wire)
+    return first([_wire(row) for row in parts.batches.list(after, limit + 1)], limit)
 
 
 @router.get("/{batch_id}")

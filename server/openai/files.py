@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from server.errors import InvalidRequest
 from server.http.forms import OnlyOnce, file_name
-from server.openai.lists import After, Known, page
+from server.openai.lists import After, Known, first
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Parts
 from server.state.files import StoredFile
@@ -44,8 +44,8 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
     """All files, newest first unless `order` says otherwise."""
-    found = parts.files.list(purpose)
-    return page(found if order == "desc" else found[::-1], after, limit, wire)
+    found = parts.files.list(purpose, after, limit + 1, descending=order == "desc")
+    return first([wire(file) for file in found], limit)
 
 
 @router.get("/{file_id}")

@@ -1,7 +1,7 @@
 """OpenAI's lists: `{"object": "list", "data", "has_more"}` with a cursor, the id of the last item seen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 from fastapi.routing import APIRoute
@@ -14,8 +14,6 @@ After = Annotated[str | None, Query(description="Id of the last item of the page
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 
 SEVERAL = ("include", "include[]")  # parameters that a list takes more than once
-
-Item = TypeVar("Item")
 
 
 def _only_known(request: Request) -> None:
@@ -51,33 +49,28 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
     return lambda labels: not labels
 
 
-def page(
-    items: Sequence[Item], after: str | None, limit: int, wire: Callable[[Item], dict[str, Any]] | None = None
-) -> dict[str, Any]:
+def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
     """The page of `items` behind the item with id `after`.
-
-    Args:
-        items: as they are shown, or rows with an `id`.
-        wire: shows a row; called for those of the page only.
 
     Raises:
         InvalidRequest: there is no such item.
     """
     start = 0
     if after is not None:
-        index = next((index for index, item in enumerate(items) if _id(item) == after), None)
+        index = next((index for index, item in enumerate(items) if item["id"] == after), None)
         if index is None:
             raise InvalidRequest(f"no item {after[:100]!r} to go on after", "after")
         start = index + 1
-    data = [wire(item) if wire else item for item in items[start : start + limit]]
+    return first(items[start:], limit)
+
+
+def first(items: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """The page of the first `limit` items, of which there may be more."""
+    data = items[:limit]
     return {
         "object": "list",
         "data": data,
-        "first_id": _id(data[0]) if data else None,
-        "last_id": _id(data[-1]) if data else None,
-        "has_more": start + limit < len(items),
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(items) > limit,
     }
-
-
-def _id(item: Any) -> str:
-    return item["id"] if isinstance(item, dict) else item.id

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
-from server.state.tables import Base, Written
+from server.state.tables import Base, Written, following
 
 LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -87,10 +87,15 @@ class Batches:
                 raise NotFound(f"No such Batch object: {batch_id}")
             return row
 
-    def list(self) -> list[BatchRow]:
-        """All batches, newest first."""
+    def list(self, after: str | None, limit: int) -> list[BatchRow]:
+        """`limit` batches at most, newest first, from behind the one with the id `after`.
+
+        Raises:
+            InvalidRequest: there is no such batch.
+        """
         with Session(self._engine) as session:
-            return list(session.scalars(select(BatchRow).order_by(BatchRow.created_at.desc(), BatchRow.id)))
+            keys = (BatchRow.created_at, BatchRow.id)
+            return list(session.scalars(following(session, select(BatchRow), BatchRow, keys, after).limit(limit)))
 
     def next(self) -> BatchRow | None:
         """The oldest batch that has not ended."""

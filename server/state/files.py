@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import BigInteger, Engine, func, select
+from sqlalchemy import BigInteger, Engine, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.ids import random_id
-from server.state.tables import Base, Written
+from server.state.tables import Base, Written, following
 
 RESULTS = ("fine-tune-results", "batch_output")  # purposes of what jobs and batches leave
 _CHUNK_BYTES = 1 << 20
@@ -147,13 +147,21 @@ class Files:
                 raise NotFound(f"No such File object: {file_id}")
             return self._file(row)
 
-    def list(self, purpose: str | None = None) -> list[StoredFile]:
-        """All files, newest first."""
-        statement = select(FileRow).order_by(FileRow.created_at.desc(), FileRow.id)
+    def list(
+        self, purpose: str | None = None, after: str | None = None, limit: int = 10_000, *, descending: bool = True
+    ) -> list[StoredFile]:
+        """`limit` files at most, by their time, from behind the one with the id `after`.
+
+        Raises:
+            InvalidRequest: there is no such file.
+        """
+        statement = select(FileRow).where(or_(FileRow.expires_at.is_(None), FileRow.expires_at > time.time()))
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
+        keys = (FileRow.created_at, FileRow.id)
         with Session(self._engine) as session:
-            return [self._file(row) for row in session.scalars(statement) if not _expired(row)]
+            statement = following(session, statement, FileRow, keys, after, descending=descending)
+            return [self._file(row) for row in session.scalars(statement.limit(limit))]
 
     def delete_expired(self, needed: Callable[[str], bool]) -> None:
         """Delete the files whose time is over, but for those still `needed`; called now and then."""

@@ -1,7 +1,9 @@
 """Rows of fine-tuning jobs, and the steps their status may take."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
 from server.state.status import ACTIVE, ENDED, Status
-from server.state.tables import Base, Written, again_on_conflict
+from server.state.tables import Base, Written, again_on_conflict, following
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
@@ -76,12 +78,7 @@ class NewJob:
         return {param: file_id for param, file_id in named.items() if file_id is not None}
 
 
-@dataclass(frozen=True)
-class Mark:
-    """What a list is filtered by, without the rest of a row."""
-
-    id: str
-    labels: dict[str, str] | None
+Labels = dict[str, str]
 
 
 class Jobs:
@@ -142,16 +139,17 @@ class Jobs:
             raise NotFound(f"Could not find fine tune: {job_id}")
         return row
 
-    def marks(self) -> list[Mark]:
-        """All jobs' marks, newest first."""
-        with Session(self._engine) as session:
-            rows = session.execute(select(JobRow.id, JobRow.labels).order_by(JobRow.number.desc()))
-            return [Mark(job_id, labels) for job_id, labels in rows]
+    def newest(self, fits: Callable[[Labels | None], bool], after: str | None, limit: int) -> list[JobRow]:
+        """`limit` jobs at most whose labels fit, newest first, from behind the one with the id `after`.
 
-    def several(self, job_ids: list[str]) -> list[JobRow]:
-        """The jobs of these ids, newest first."""
+        Raises:
+            InvalidRequest: there is no such job.
+        """
         with Session(self._engine) as session:
-            return list(session.scalars(select(JobRow).where(JobRow.id.in_(job_ids)).order_by(JobRow.number.desc())))
+            marks = following(session, select(JobRow.id, JobRow.labels), JobRow, (JobRow.number,), after)
+            found = session.execute(marks.execution_options(yield_per=100))
+            ids = [*islice((job_id for job_id, labels in found if fits(labels)), limit)]
+            return [*session.scalars(select(JobRow).where(JobRow.id.in_(ids)).order_by(JobRow.number.desc()))]
 
     def with_status(self, *statuses: Status) -> list[JobRow]:
         """Jobs of these statuses, oldest first."""

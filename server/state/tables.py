@@ -1,13 +1,18 @@
 """What the server's tables have in common; each stands beside its store. adapters/registry.py owns the adapters'."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from sqlalchemy import Dialect, Engine, String, TypeDecorator
+from sqlalchemy import Dialect, Engine, Select, String, TypeDecorator, tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from adapters.database import migrate as migrate_package
+from server.errors import InvalidRequest
+
+Statement = TypeVar("Statement", bound=Select[*tuple[Any, ...]])
 
 # Of two transactions that make the same number or the same pair, the later one looks again.
 again_on_conflict = retry(
@@ -31,6 +36,29 @@ class Written(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """As the database gets it."""
         return None if value is None else value.replace("\0", "\ufffd")
+
+
+def following(
+    session: Session,
+    statement: Statement,
+    kind: type[Any],
+    keys: Sequence[InstrumentedAttribute[Any]],
+    after: str | None,
+    *,
+    descending: bool = True,
+) -> Statement:
+    """The statement in the order of `keys`, from behind the row with the id `after`.
+
+    Raises:
+        InvalidRequest: there is no such row.
+    """
+    if after is not None:
+        last = session.get(kind, after)
+        if last is None:
+            raise InvalidRequest(f"no item {after[:100]!r} to go on after", "after")
+        place = tuple_(*(getattr(last, key.key) for key in keys))
+        statement = statement.where(tuple_(*keys) < place if descending else tuple_(*keys) > place)
+    return statement.order_by(*(key.desc() if descending else key.asc() for key in keys))
 
 
 def migrate(engine: Engine) -> None:

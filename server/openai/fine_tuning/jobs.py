@@ -10,7 +10,7 @@ from adapters import names
 from server.errors import Forbidden, NotFound
 from server.http.identity import Caller
 from server.openai.fine_tuning.requests import RETENTION_FILE, JobRequest
-from server.openai.lists import After, Known, Limit, labelled, page
+from server.openai.lists import After, Known, Limit, first, labelled, page
 from server.services import Parts, Services
 from server.state.jobs import JobRow, NewJob
 from server.state.status import ACTIVE
@@ -52,10 +52,8 @@ def list_jobs(
     metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
 ) -> dict[str, Any]:
     """All jobs, newest first, or those whose metadata are asked for."""
-    fits = labelled(request, metadata)
-    found = page([mark for mark in parts.jobs.marks() if fits(mark.labels)], after, limit, lambda mark: {"id": mark.id})
-    rows = parts.jobs.several([mark["id"] for mark in found["data"]])
-    return {**found, "data": [_wire(row, parts) for row in rows]}
+    rows = parts.jobs.newest(labelled(request, metadata), after, limit + 1)
+    return first([_wire(row, parts) for row in rows], limit)
 
 
 @router.get("/{job_id}")

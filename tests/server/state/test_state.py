@@ -1,12 +1,15 @@
 """Keys, files and jobs in a real SQLite database."""
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from adapters.database import connect
 from server.errors import InvalidRequest, NotFound, TooLarge
@@ -105,7 +108,7 @@ def test_an_ended_job_changes_no_more(database: Engine, tmp_path: Path) -> None:
     for identifier in ("ftjob-1", "ftjob-2"):
         job = NewJob(model="m", training_file="file-1", seed=1, method=Supervised(), labels={"team": "a"})
         jobs.create(identifier, job, None, "ft:m")
-    assert [mark.id for mark in jobs.marks()] == ["ftjob-2", "ftjob-1"]
+    assert [row.id for row in jobs.newest(lambda _: True, None, 10)] == ["ftjob-2", "ftjob-1"]
     assert [row.id for row in jobs.with_status(Status.QUEUED)] == ["ftjob-1", "ftjob-2"]
     assert jobs.advance("ftjob-1", Status.RUNNING)
     assert jobs.uses_file("file-1")
@@ -125,10 +128,52 @@ def test_jobs_created_at_once_get_a_number_each(database: Engine, tmp_path: Path
 
     with ThreadPoolExecutor(30) as pool:
         list(pool.map(create, range(60)))
-    marks = jobs.marks()
-    assert len(marks) == 60
-    assert [row.id for row in jobs.several([mark.id for mark in marks[:3]])] == [mark.id for mark in marks[:3]]
+    assert len(jobs.newest(lambda _: True, None, 100)) == 60
     assert sorted(row.number for row in jobs.with_status(Status.QUEUED)) == list(range(1, 61))
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_pages_of_files_of_one_second_join_to_all_of_them(descending: bool, database: Engine, tmp_path: Path) -> None:
+    files = Files(database, tmp_path / "files", max_bytes=100)
+    made = {files.create(io.BytesIO(b"x"), "a.jsonl", "fine-tune").id for _ in range(25)}
+    files.create(io.BytesIO(b"x"), "a.jsonl", "batch")
+    read: list[list[str]] = []
+    with rows_read(database) as counts:
+        while not read or read[-1]:
+            after = read[-1][-1] if read else None
+            read.append([file.id for file in files.list("fine-tune", after, 10, descending=descending)])
+    found = [file_id for page in read for file_id in page]
+    assert [len(page) for page in read] == [10, 10, 5, 0]
+    assert set(found) == made
+    assert found == [file.id for file in files.list("fine-tune", descending=descending)]
+    assert max(counts) <= 10
+    with pytest.raises(InvalidRequest, match="no item 'file-none'"):
+        files.list(None, "file-none")
+
+
+def test_a_page_of_jobs_is_read_no_further_than_it_goes(database: Engine, tmp_path: Path) -> None:
+    jobs = Jobs(database, tmp_path / "jobs")
+    for number in range(30):
+        job = NewJob(model="m", training_file="file-1", seed=0, method=Supervised(), labels={"even": str(number % 2)})
+        jobs.create(f"ftjob-{number}", job, None, "ft:m:o::1")
+    with rows_read(database) as counts:
+        newest = jobs.newest(lambda labels: labels == {"even": "0"}, "ftjob-20", 3)
+    assert [row.id for row in newest] == ["ftjob-18", "ftjob-16", "ftjob-14"]
+    assert counts[-1] == 3, "whole rows are read of the page only"
+
+
+@contextlib.contextmanager
+def rows_read(engine: Engine) -> Iterator[list[int]]:
+    """How many rows each query gives while the block runs."""
+    counts: list[int] = []
+
+    def read(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "LIMIT" in statement or " IN " in statement:
+            counts.append(len(cursor.connection.cursor().execute(statement, parameters).fetchall()))
+
+    event.listen(engine, "after_cursor_execute", read)
+    yield counts
+    event.remove(engine, "after_cursor_execute", read)
 
 
 def test_a_nul_reaches_no_database(database: Engine, tmp_path: Path) -> None:
