@@ -45,6 +45,10 @@ PROOFS = {
         "10,000 requests that schemathesis makes up from our own schema: no 5xx, every error in OpenAI's form",
         ("server", "adapters", "tests/fuzz.py"),
     ),
+    "stalls": Proof(
+        "2,000 bodies made to stall the server while 16 clients stream: nobody waits a quarter of a second",
+        ("server", "adapters", "training/graders", "tests/hostile.py", "tests/stalls.py"),
+    ),
     "adapters": Proof(
         "1,000 adapters over 4 slots beside stock vLLM: no error, nobody starves, the list stays quick",
         (*ENGINE, "adapters", "bench/many.py", "bench/servers.py"),

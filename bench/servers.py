@@ -109,9 +109,10 @@ def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Targe
 
 @contextlib.contextmanager
 def tuneport(model: Path, data_dir: Path) -> Iterator[Target]:
-    """Tuneport, with keys and metrics on."""
+    """Tuneport, with keys and metrics on, and no trainer in waiting: the engine it is measured against has none."""
     os.environ["TUNEPORT_KV_CACHE_BYTES"] = str(KV_CACHE_BYTES)
     os.environ["TUNEPORT_MAX_CPU_LORAS"] = str(MAX_CPU_LORAS)
+    os.environ["TUNEPORT_WARM_TRAINER"] = "false"
     started = time.perf_counter()
     flags = (
         "--max-model-len",

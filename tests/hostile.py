@@ -218,6 +218,8 @@ def _found() -> Iterator[Hostile]:
         yield Hostile(name, "POST", f"/v1/fine_tuning/alpha/{route}", json.dumps(body).encode())
     for name, more in (
         ("a million messages", {"messages": [1] * 1_000_000}),
+        ("9,000 turns", {"messages": [{"role": "user", "content": "Hi"}] * 9_000}),
+        ("100,000 words", {"messages": [{"role": "user", "content": "word " * 100_000}]}),
         ("3 million characters", {"messages": [{"role": "user", "content": "a" * 3_000_000}]}),
         ("2,000 biases", {"logit_bias": dict.fromkeys(range(2_000), 1)}),
         ("half a character", {"messages": [{"role": "user", "content": "\ud83d"}]}),

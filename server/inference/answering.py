@@ -1,11 +1,11 @@
 """From what a client asks to its answer, whichever endpoint it came through: hold the model, ask the engine, count."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from aiostream import stream
 from anyio import CapacityLimiter, to_thread
 
 from adapters.chat import template
@@ -152,7 +152,9 @@ class Answering:
         streams = [self._engine.generate(prompt, sampling, digest, asked.tools) for prompt in prompts]
         for one in streams:
             held.push_async_callback(one.aclose)  # pyright: ignore[reportAttributeAccessIssue]
-        deltas = streams[0] if len(streams) == 1 else await held.enter_async_context(_merged(streams, sampling.n))
+        deltas = streams[0]
+        if len(streams) > 1:
+            deltas = await held.enter_async_context(contextlib.aclosing(_merged(streams, sampling.n)))
         held.callback(generation.end, started)
         try:
             await generation.begin(deltas, started)
@@ -164,11 +166,27 @@ class Answering:
         return generation
 
 
-def _merged(
-    streams: list[AsyncIterator[Delta]], n: int
-) -> contextlib.AbstractAsyncContextManager[AsyncIterator[Delta]]:
-    async def shifted(deltas: AsyncIterator[Delta], by: int) -> AsyncIterator[Delta]:
-        async for delta in deltas:
-            yield replace(delta, index=delta.index + by)
+async def _merged(streams: Sequence[AsyncIterator[Delta]], n: int) -> AsyncGenerator[Delta, None]:
+    """The streams' deltas as they come, numbered on; what one raises, the whole raises."""
+    asked: dict[asyncio.Future[Delta], int] = {}
 
-    return stream.merge(*(shifted(deltas, prompt * n) for prompt, deltas in enumerate(streams))).stream()
+    def ask(prompt: int) -> None:
+        asked[asyncio.ensure_future(anext(streams[prompt]))] = prompt
+
+    for prompt in range(len(streams)):
+        ask(prompt)
+    try:
+        while asked:
+            come, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            for one in come:
+                prompt = asked.pop(one)
+                try:
+                    delta = one.result()
+                except StopAsyncIteration:
+                    continue
+                ask(prompt)
+                yield replace(delta, index=delta.index + prompt * n)
+    finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)

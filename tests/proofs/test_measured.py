@@ -1,10 +1,12 @@
 """Proofs that the benches measure."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from bench import durability, many, memory
 from bench.servers import TUNEPORT
+from tests import stalls
 
 
 def test_durability(figures: dict[str, Any], smollm2: Path, tmp_path: Path) -> None:
@@ -14,6 +16,14 @@ def test_durability(figures: dict[str, Any], smollm2: Path, tmp_path: Path) -> N
         assert one["kills"] == durability.KILLS == 20
         assert one["succeeded"] == one["same"] == one["jobs"]
         assert one["twice"] == 0
+
+
+def test_stalls(figures: dict[str, Any], smollm2: Path, tmp_path: Path) -> None:
+    silences = stalls.measure(smollm2, tmp_path, 2_000, seed=1)
+    figures["answers by status"] = dict(Counter(str(one.status) for one in silences))
+    figures["longest waits, seconds"] = {one.body: round(one.seconds, 3) for one in silences[:5]}
+    assert silences[0].seconds < stalls.PERCEPTIBLE_SECONDS
+    assert not [one for one in silences if one.status >= 500]
 
 
 def test_adapters(figures: dict[str, Any], smollm2: Path, tmp_path: Path) -> None:
