@@ -7,6 +7,7 @@ RUN := $(UV) run --no-sync
 MODEL := var/models/SmolLM2-135M-Instruct
 TEST_SECONDS ?= 1600
 PROVE_SECONDS ?= 21600
+FORBIDDEN := GPL-2.0;GPL-3.0;AGPL;GNU General Public;GNU Affero
 
 .PHONY: demo test prove serve bench lint setup clean
 .DEFAULT_GOAL := demo
@@ -26,8 +27,17 @@ serve: setup $(MODEL)  ## the demo's base and adapters on http://127.0.0.1:8000/
 bench: setup $(MODEL)  ## side by side with `vllm serve`, in one run; writes bench/results
 	@$(RUN) python -m bench
 
-lint: setup  ## ruff, pyright, import-linter, hadolint
+lint: setup  ## ruff, pyright, import-linter, hadolint; known vulnerabilities and licences of what is installed
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) pyright && $(RUN) lint-imports && $(RUN) hadolint Dockerfile
+	@mkdir -p var && $(UV) export --quiet --frozen --no-emit-project --extra $(EXTRA) --output-file var/requirements.txt
+	@-$(UV) tool run pip-audit@2.10.1 --requirement var/requirements.txt --no-deps --disable-pip > var/audit.txt 2>&1
+	@grep -E "^(No|Found .*) known vulnerabilit" var/audit.txt || echo "pip-audit got no answer, see var/audit.txt"
+	@echo "Packages that the service of advisories does not know: $$(grep -c "could not be audited" var/audit.txt)"
+	@! grep -A99 "^Found .* known vulnerabilit" var/audit.txt
+	@$(UV) tool run pip-licenses@5.5.1 --python .venv/bin/python --from mixed --format markdown --no-version \
+		--packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' var/requirements.txt) \
+		--fail-on "$(FORBIDDEN)" --partial-match --output-file docs/licences.md > /dev/null
+	@git diff --exit-code docs/licences.md
 
 setup: .venv/.synced-$(EXTRA)
 
