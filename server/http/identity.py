@@ -14,6 +14,7 @@ from server.state.keys import Key, Keys
 LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
 GUARDED = ("/v1", "/admin")
 METRICS = "/metrics"
+ADMINISTERED = ("/admin/", f"{METRICS}/")
 LOOKUPS = 8  # of keys in the database, at a time
 
 
@@ -37,7 +38,10 @@ class Identity:
         if scope["type"] == "http" and f"{scope['path']}/".startswith(self._guarded):
             state = scope.setdefault("state", {})
             if "caller" not in state:  # a batch's lines come from within, and bring theirs
-                state["caller"] = await self._identify(Headers(scope=scope), self._keys(scope["app"]))
+                key = await self._identify(Headers(scope=scope), self._keys(scope["app"]))
+                if f"{scope['path']}/".startswith(ADMINISTERED):
+                    await administrator(key)
+                state["caller"] = key
         await self._app(scope, receive, send)
 
     async def _identify(self, headers: Headers, keys: Keys | None) -> Key:

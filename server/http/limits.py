@@ -11,9 +11,27 @@ from fastapi import Request
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import RateLimited
 from server.state.keys import Key
+
+TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+
+
+class Rates:
+    """Counts a request for text before its body is read; batches, which come from within, have their own pace."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TEXT:
+            request = Request(scope)
+            if not getattr(request.state, "priority", 0):
+                await scope["app"].state.services.limits.count(request.state.caller, request)
+        await self._app(scope, receive, send)
 
 
 class RateLimits:
@@ -36,25 +54,35 @@ class RateLimits:
         self._running: Counter[str] = Counter()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    async def admit(self, key: Key, request: Request, tokens: int) -> None:
-        """Count a request of so many tokens, and have its answer say what is left.
+    async def count(self, key: Key, request: Request) -> None:
+        """Count a request, on its headers.
 
         Raises:
-            RateLimited: the minute has no room for it; if it is the tokens', the request is counted, as OpenAI does.
+            RateLimited: the minute has no room for it.
         """
-        costs = {"requests": 1, "tokens": tokens}
-        for kind, item in self._items.items():
-            if not await self._limiter.hit(item, kind, key.id, cost=costs[kind]):
-                await self._tell(key, request)
-                reset, remaining = await self._limiter.get_window_stats(item, kind, key.id)
-                wait = max(reset - time.time(), 1.0)
-                raise RateLimited(
-                    f"Rate limit reached on {kind} per min: Limit {item.amount}, Used {item.amount - remaining}, "
-                    f"Requested {costs[kind]}. Please try again in {wait:.0f}s.",
-                    kind,
-                    wait,
-                )
+        await self._spend("requests", 1, key, request)
+
+    async def admit(self, key: Key, request: Request, tokens: int) -> None:
+        """Count a request's tokens, and have its answer say what is left.
+
+        Raises:
+            RateLimited: the minute has no room for them; the request is counted all the same, as OpenAI does.
+        """
+        await self._spend("tokens", tokens, key, request)
+
+    async def _spend(self, kind: str, cost: int, key: Key, request: Request) -> None:
+        item = self._items.get(kind)
+        fits = item is None or await self._limiter.hit(item, kind, key.id, cost=cost)
         await self._tell(key, request)
+        if item is not None and not fits:
+            reset, remaining = await self._limiter.get_window_stats(item, kind, key.id)
+            wait = max(reset - time.time(), 1.0)
+            raise RateLimited(
+                f"Rate limit reached on {kind} per min: Limit {item.amount}, Used {item.amount - remaining}, "
+                f"Requested {cost}. Please try again in {wait:.0f}s.",
+                kind,
+                wait,
+            )
 
     def hold(self, key: Key, held: AsyncExitStack) -> None:
         """Count a request until it has been answered.

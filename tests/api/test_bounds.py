@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,3 +135,26 @@ def test_no_key_is_made_where_anybody_could_make_it(smollm2_base: BaseModel, tok
     with in_process(smollm2_base, engine, tmp_path, no_auth=True) as server, server.http(None) as client:
         refused(client.post("/admin/keys", json={"name": "later", "admin": True}), 400, "--no-auth")
         assert client.get("/v1/models").status_code == 200
+
+
+def test_who_is_refused_is_refused_on_the_headers(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    """Of a body that never ends: an answer shows that nobody waited for it."""
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path, requests_per_minute=1, max_body_bytes=1000) as server:
+        with server.http() as http:
+            user = http.post("/admin/keys", json={"name": "user"}).json()["secret"]
+            asked = {"model": smollm2_base.name, "input": "Hi"}
+            assert http.post("/v1/responses", json=asked).status_code == 200
+        address = httpx.URL(server.base_url)
+        for path, key, size, status in (
+            ("/v1/files", "sk-wrong", 999, 401),
+            ("/admin/adapters", user, 999, 403),
+            ("/v1/chat/completions", server.api_key, 999, 429),
+            ("/v1/batches", user, 1001, 413),
+        ):
+            with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
+                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+                form = "Content-Type: multipart/form-data; boundary=b\r\n"
+                connection.sendall(f"{head}{form}Content-Length: {size}\r\n\r\n--b\r\n".encode())
+                assert connection.recv(1000).startswith(f"HTTP/1.1 {status}".encode()), path
+        assert not list((server.data / "files" / ".partial").iterdir())

@@ -1,7 +1,7 @@
 """What a request passes before any route sees it, as plain ASGI so that streams pass untouched.
 
 Outermost first: the envelope, the web page's right to ask at all, CORS, errors in OpenAI's form, the URL as it was
-meant, the caller's key, and the body. So what is refused is refused before its body is read.
+meant, the caller's key, its rate, and the body. So what is refused is refused before its body is read.
 """
 
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ from server.http.entry.browsers import ANY, Browsers
 from server.http.entry.urls import Urls
 from server.http.envelope import Envelope
 from server.http.identity import GUARDED, METRICS, Identity
+from server.http.limits import Rates
 from server.http.statuses import unexpected
 from server.settings import Settings
 from server.state.uploads import MAX_PART_BYTES
@@ -33,6 +34,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(
         Bodies, max_body_bytes=settings.max_body_bytes, max_items=settings.max_body_items, uploads=uploads
     )
+    app.add_middleware(Rates)
     guarded = GUARDED if settings.open_metrics else (*GUARDED, METRICS)
     keys = (lambda _app: None) if settings.no_auth else (lambda app: app.state.services.keys)
     app.add_middleware(Identity, guarded=guarded, keys=keys)

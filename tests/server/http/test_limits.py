@@ -18,7 +18,9 @@ def client(limits: RateLimits) -> httpx.AsyncClient:
 
     @app.post("/{name}/{tokens}")
     async def admit(name: str, tokens: int, request: Request) -> None:
-        await limits.admit(Key(id=name, name=name, hint="", admin=False, created_at=0), request, tokens)
+        key = Key(id=name, name=name, hint="", admin=False, created_at=0)
+        await limits.count(key, request)
+        await limits.admit(key, request, tokens)
 
     envelope = Envelope(app)
     return httpx.AsyncClient(transport=httpx.ASGITransport(envelope), base_url="http://test")
