@@ -133,7 +133,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         max_stored_bytes=settings.max_stored_bytes,
     )
     jobs = Jobs(database, data / "jobs")
-    batches = Batches(database)
+    batches = Batches(database, settings.max_waiting_batches)
     secrets = {GPU_SHARE_VARIABLE: str(1 - settings.gpu_memory_utilization)}
     if judge := settings.judge():
         secrets |= {URL_VARIABLE: judge.url, KEY_VARIABLE: judge.key}
@@ -159,7 +159,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
             database, data / "uploads", stored, settings.max_file_bytes, max_open=settings.max_open_uploads
         ),
         permissions=Permissions(database),
-        responses=Responses(database),
+        responses=Responses(database, settings.max_responses, settings.max_body_bytes),
         batches=batches,
         runner=BatchRunner(batches, stored, data / "batches"),
         embedder=Embedder(settings.embedding_model),

@@ -112,6 +112,10 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Tokens each key may ask for, prompt and max_tokens; default: no limit."
     )
 
+    max_responses: int = Field(
+        default=100_000, ge=1, description="Responses that are kept; of more the oldest are forgotten."
+    )
+    max_waiting_batches: int = Field(default=100, ge=1, description="Batches that may wait or run.")
     max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
     grader_runs_per_hour: int | None = Field(
         default=None, ge=1, description="Graders each key may try; default: no limit. Jobs have their own."

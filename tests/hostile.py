@@ -216,7 +216,13 @@ def _found() -> Iterator[Hostile]:
         ("6,000 words", "graders/run", {"grader": similarity, "model_sample": words, "item": {"a": words}}),
     ):
         yield Hostile(name, "POST", f"/v1/fine_tuning/alpha/{route}", json.dumps(body).encode())
+    chain = {f"a{number}": {"$ref": f"#/$defs/a{number + 1}"} for number in range(4_000)} | {"a4000": {}}
+    referring = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$defs": chain}}}
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     for name, more in (
+        ("a chain of references", {"response_format": referring}),
+        ("40,000 calls", {"messages": [{"role": "assistant", "tool_calls": [call] * 40}] * 1_000}),
+        ("60,000 labels", {"metadata": dict.fromkeys(map(str, range(60_000)), "a")}),
         ("a million messages", {"messages": [1] * 1_000_000}),
         ("9,000 turns", {"messages": [{"role": "user", "content": "Hi"}] * 9_000}),
         ("100,000 words", {"messages": [{"role": "user", "content": "word " * 100_000}]}),

@@ -1,17 +1,28 @@
 """What the platform's requests have in common: the same labels everywhere, null for absent, no field dropped."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from training.wire import Description, without_nulls
 
 MAX_NAME_CHARACTERS = 512  # of a file; OpenAI names no limit
 
+MAX_LABELS = 16
+
+
+def _few(value: Any) -> Any:
+    """The labels without nulls, no more than may be: pydantic would look at each of a million first."""
+    kept = without_nulls(value)
+    if isinstance(kept, dict) and len(kept) > MAX_LABELS:
+        shown = {"field_type": "Dictionary", "max_length": MAX_LABELS, "actual_length": len(kept)}
+        raise PydanticKnownError("too_long", shown)
+    return kept
+
+
 Label = Annotated[str, Field(max_length=512)]
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Label], BeforeValidator(without_nulls), Field(max_length=16)
-]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Label], BeforeValidator(_few)]
 FileName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Seconds = Annotated[int, Field(ge=3600, le=2_592_000)]
 

@@ -4,14 +4,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, Integer, select, update
+from sqlalchemy import JSON, BigInteger, Engine, Integer, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from server.errors import InvalidRequest, NotFound
+from server.errors import InvalidRequest, NotFound, RateLimited
 from server.state.ids import random_id
 from server.state.tables import Base, Written, following
 
 LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
+RETRY_SECONDS = 60.0
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -49,14 +50,33 @@ class Counts:
 class Batches:
     """Batches in the database. Status: validating, in_progress, finalizing or cancelling, then one of ENDED."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, max_waiting: int | None = None) -> None:
+        """Make one.
+
+        Args:
+            max_waiting: batches that may wait or run.
+        """
         self._engine = engine
+        self._max_waiting = max_waiting
 
     def create(
         self, input_file: str, endpoint: str, labels: dict[str, str] | None, output_expires_after: int | None
     ) -> BatchRow:
-        """Queue a batch."""
+        """Queue a batch.
+
+        Raises:
+            RateLimited: enough wait already.
+        """
         now = int(time.time())
+        waiting = select(func.count()).select_from(BatchRow).where(BatchRow.status.not_in(ENDED))
+        with Session(self._engine) as session:
+            if self._max_waiting is not None and (session.scalar(waiting) or 0) >= self._max_waiting:
+                raise RateLimited(
+                    f"{self._max_waiting} batches wait or run already (max_waiting_batches); cancel one, or wait for "
+                    "its end",
+                    "requests",
+                    RETRY_SECONDS,
+                )
         row = BatchRow(
             id=random_id("batch_", 32),
             endpoint=endpoint,

@@ -1,9 +1,10 @@
 """Responses that were kept, so that a conversation can go on from any of them; for 30 days, as OpenAI does."""
 
+import json
 import time
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, delete
+from sqlalchemy import JSON, BigInteger, Engine, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
@@ -28,8 +29,16 @@ class ResponseRow(Base):
 class Responses:
     """Responses in the database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, max_kept: int, max_bytes: int) -> None:
+        """Make one.
+
+        Args:
+            max_kept: of more, the oldest are forgotten.
+            max_bytes: of a conversation, as JSON; it is read whole.
+        """
         self._engine = engine
+        self._max_kept = max_kept
+        self._max_bytes = max_bytes
 
     def add(self, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
         """Keep a response and the items it answered."""
@@ -63,9 +72,10 @@ class Responses:
         """All items up to a response, its own output last; none for None.
 
         Raises:
-            InvalidRequest: it, or one before it, is not there, or the conversation has more than 1,000 of them.
+            InvalidRequest: it, or one before it, is not there, or the conversation is longer than may be.
         """
         chain: list[ResponseRow] = []
+        size = 0
         while response_id is not None:
             try:
                 chain.append(self._row(response_id))
@@ -75,6 +85,11 @@ class Responses:
                 ) from None
             if len(chain) > MAX_CHAIN:
                 raise InvalidRequest(f"the conversation has more than {MAX_CHAIN} responses", "previous_response_id")
+            size += len(json.dumps([chain[-1].items, chain[-1].body["output"]]))
+            if size > self._max_bytes:
+                raise InvalidRequest(
+                    f"the conversation has more than {self._max_bytes} bytes (max_body_bytes)", "previous_response_id"
+                )
             response_id = chain[-1].previous_id
         return [item for row in reversed(chain) for item in (*row.items, *row.body["output"])]
 
@@ -89,9 +104,12 @@ class Responses:
             session.execute(delete(ResponseRow).where(ResponseRow.id == response_id))
 
     def delete_expired(self) -> None:
-        """Forget what is older than 30 days; called now and then."""
+        """Forget what is older than 30 days, or one too many; called now and then."""
+        kept = select(ResponseRow.created_at).order_by(ResponseRow.created_at.desc()).offset(self._max_kept).limit(1)
         with Session(self._engine) as session, session.begin():
-            session.execute(delete(ResponseRow).where(ResponseRow.created_at < time.time() - LIFETIME_SECONDS))
+            oldest = session.scalar(kept)
+            before = max(time.time() - LIFETIME_SECONDS, 0 if oldest is None else oldest + 1)
+            session.execute(delete(ResponseRow).where(ResponseRow.created_at < before))
 
     def _row(self, response_id: str) -> ResponseRow:
         with Session(self._engine) as session:

@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.orm import Session
 
 from adapters.base import BaseModel
+from server.state.responses import ResponseRow
 from tests.inprocess import InProcess, in_process, until
 from tests.scripted import ScriptedEngine
 
@@ -24,6 +26,9 @@ BOUNDS = {
     "grader_runs_per_hour": 1,
     "max_concurrent_requests": 1,
     "max_stored_bytes": 10_000,
+    "max_waiting_batches": 1,
+    "max_responses": 2,
+    "max_body_bytes": 10_000,
 }
 
 
@@ -80,6 +85,31 @@ def test_jobs(bounded: InProcess, http: httpx.Client) -> None:
     again = http.post("/v1/fine_tuning/jobs", json=wanted)
     assert again.status_code == 200
     http.post(f"/v1/fine_tuning/jobs/{again.json()['id']}/cancel")
+
+
+def test_batches(bounded: InProcess, http: httpx.Client) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
+    for file in http.get("/v1/files").json()["data"]:
+        http.delete(f"/v1/files/{file['id']}")
+    file = http.post("/v1/files", files={"file": ("a.jsonl", json.dumps(line))}, data={"purpose": "batch"}).json()
+    wanted = {"input_file_id": file["id"], "endpoint": line["url"], "completion_window": "24h"}
+    waiting = bounded.services.batches.create(file["id"], line["url"], None, None)
+    refused(http.post("/v1/batches", json=wanted), 429, "max_waiting_batches")
+    bounded.services.batches.move(waiting.id, "cancelled")
+    assert http.post("/v1/batches", json=wanted).status_code == 200
+
+
+def test_responses(bounded: InProcess, http: httpx.Client) -> None:
+    asked = {"model": bounded.services.catalog.base.name, "input": "a" * 4000}
+    first = http.post("/v1/responses", json=asked).json()["id"]
+    second = http.post("/v1/responses", json={**asked, "previous_response_id": first}).json()["id"]
+    third = http.post("/v1/responses", json={**asked, "previous_response_id": second}).json()["id"]
+    refused(http.post("/v1/responses", json={**asked, "previous_response_id": third}), 400, "max_body_bytes")
+    with Session(bounded.services.responses._engine) as session, session.begin():
+        session.get_one(ResponseRow, first).created_at -= 2
+    bounded.services.responses.delete_expired()
+    assert http.get(f"/v1/responses/{first}").status_code == 404
+    assert http.get(f"/v1/responses/{third}").status_code == 200
 
 
 def test_graders(http: httpx.Client) -> None:

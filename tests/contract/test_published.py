@@ -28,7 +28,9 @@ class Stood:
 def stood(smollm2_base: BaseModel, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stood]:
     engine = ScriptedEngine(tokenizer=tokenizer)
     engine.answer = "Yes."
-    with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood")) as server:
+    unbounded: dict[str, Any] = dict.fromkeys(("max_waiting_jobs", "max_waiting_batches", "max_open_uploads"), 10_000)
+    unbounded["judge_url"] = "http://127.0.0.1:9/v1"  # a job is graded by none here, but has to have one
+    with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood"), **unbounded) as server:
         assert engine.loop is not None
         for waits in (server.services.queue, server.services.runner):
             asyncio.run_coroutine_threadsafe(waits.stop(), engine.loop).result(20)

@@ -13,6 +13,7 @@ from server.inference.prompts import check_length
 from training.data.jsonl import quoted
 from training.wire import WithoutNulls
 
+MAX_CALLS = 10_000
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
@@ -37,6 +38,21 @@ def _text(number: int, part: Any) -> str:
     if not isinstance(text, str):
         raise ValueError(f"part {number} is of type {kind!r}, and its '{TEXT_PARTS[kind]}' is no string")
     return text
+
+
+def few_calls(messages: Any) -> Any:
+    """The messages, where they hold no more calls than are read within a tenth of a second.
+
+    Raises:
+        ValueError: they do.
+    """
+    calls = 0
+    for message in messages if isinstance(messages, list) else ():
+        made = message.get("tool_calls") if isinstance(message, dict) else None
+        calls += len(made) if isinstance(made, list) else 0
+    if calls > MAX_CALLS:
+        raise ValueError(f"they hold {calls} tool calls; at most {MAX_CALLS} are read")
+    return messages
 
 
 Content = Annotated[str, BeforeValidator(joined)]

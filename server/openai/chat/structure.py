@@ -11,15 +11,20 @@ from training.wire import Description, WithoutNulls
 
 BEST_EFFORT = "Answer with a JSON object that follows this JSON schema:\n"
 MAX_DEPTH = 64  # vLLM's; OpenAI's is 10
+MAX_VALUES = 10_000  # OpenAI's is 5,000 properties
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     level: list[Any] = [value]
+    found = 0
     for _ in range(MAX_DEPTH):
         if any(isinstance(one, float) and not math.isfinite(one) for one in level):
             raise ValueError("it holds a number that JSON has not: NaN, or infinite")
-        nested = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [inner for one in nested for inner in one]
+        nested = [one for one in level if isinstance(one, dict | list)]
+        found += sum(map(len, nested))
+        if found > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values")
+        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
         if not level:
             return value
     raise ValueError(f"objects and arrays are nested more than {MAX_DEPTH} levels deep")
@@ -28,16 +33,24 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 def _referring(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema, each of its `$ref`s ending somewhere: one that ends in itself would kill the answer on its way."""
     waiting: list[Any] = [schema]
+    ending: set[str] = set()
     while waiting:
         at = waiting.pop()
         waiting += at.values() if isinstance(at, dict) else at if isinstance(at, list) else ()
-        seen: list[str] = []
-        while isinstance(at, dict) and isinstance(reference := at.get("$ref"), str) and reference.startswith("#"):
+        seen: set[str] = set()
+        while (reference := _reference(at)) is not None and reference not in ending:
             if reference in seen:
                 raise ValueError(f"the $ref {reference!r} leads to itself and nowhere else")
-            seen.append(reference)
+            seen.add(reference)
             at = _referred(schema, reference)
+        ending |= seen
     return schema
+
+
+def _reference(at: Any) -> str | None:
+    """Where else in the schema this place says it stands."""
+    reference = at.get("$ref") if isinstance(at, dict) else None
+    return reference if isinstance(reference, str) and reference.startswith("#") else None
 
 
 def _referred(schema: Any, reference: str) -> Any:

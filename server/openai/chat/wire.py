@@ -8,15 +8,15 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
 from server.inference.engine import Sampling, TokenLogprob, ToolCallDelta, Tools
 from server.openai.chat import structure
-from server.openai.chat.messages import ChatMessage, check_turns
+from server.openai.chat.messages import ChatMessage, check_turns, few_calls
 from server.openai.chat.sampling import TextRequest, Tokens
 from server.openai.chat.tools import MAX_TOOLS, Choice, Tool, choose
 from server.state.ids import random_id
@@ -27,7 +27,7 @@ MAX_MESSAGES = 10_000
 class ChatRequest(TextRequest):
     """A request for a conversation's next turn."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), BeforeValidator(few_calls)]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None

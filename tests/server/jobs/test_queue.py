@@ -202,7 +202,12 @@ async def test_a_paused_job_is_not_woken_by_its_trainers_progress(parts: Parts) 
         await queue.cancel(row.id)
 
 
-FAULTS = [OSError(errno.EMFILE, "Too many open files"), OperationalError("", None, Exception("database is locked"))]
+FAULTS = [
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+    OperationalError("", None, Exception("database is locked")),
+]
 COLLABORATORS = [
     ("jobs", "with_status"),
     ("jobs", "advance"),
@@ -213,7 +218,7 @@ COLLABORATORS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=["descriptors", "database"])
+@pytest.mark.parametrize("fault", FAULTS, ids=["descriptors", "disk", "fork", "database"])
 @pytest.mark.parametrize(("who", "method"), COLLABORATORS)
 async def test_what_passes_costs_no_job(
     who: str, method: str, fault: Exception, parts: Parts, monkeypatch: pytest.MonkeyPatch
