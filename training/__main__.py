@@ -138,14 +138,13 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
 
         forgetting.questions(job.retention_file)  # asked after the training, and refused before it
 
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from training.proof.split import split
+    from training.render import load_tokenizer
 
     config = AutoConfig.from_pretrained(job.base_path)
-    tokenizer = AutoTokenizer.from_pretrained(job.base_path)
-    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = load_tokenizer(job, [*rows, *(held_out or ())], directory.event)
     limit = config.max_position_embeddings
     report = check.check(
         job.training_file, job.method.type, validation=job.validation_file, tokenizer=tokenizer, limit=limit

@@ -12,6 +12,8 @@ from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError as JinjaError
+
 from adapters.chat import bounded
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ PREAMBLE = (
     "<tools></tools>:\n<tools>\n{tools}\n</tools>\n\n"
     "For each call, return a JSON object with the function's name and its arguments between <tool_call></tool_call>:\n"
     '<tool_call>\n{{"name": "function name", "arguments": {{"argument": "value"}}}}\n</tool_call>'
+)
+# Templates of models that can think before they answer have one of these. A model learns and answers without thoughts,
+# unless its own template says otherwise (training/render.py) or a request does.
+NO_THOUGHTS = {"enable_thinking": False, "thinking": False}
+NO_TEMPLATE = (
+    "this model has no chat template: it continues texts (POST /v1/completions), and knows no turns. Fine-tune it, and "
+    "the result chats; or name a template, by the server's setting chat_template or in the adapter's manifest.json"
+)
+FAULTS = (  # what a template may raise
+    *(JinjaError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
 )
 NO_TEXT = f"[{CUT}\ud800-\udfff]"  # a call's arguments are JSON in JSON, and may hide half a surrogate pair
 
@@ -66,7 +78,6 @@ def render(
     Raises:
         TemplateError: the template raised, or there is none.
     """
-    from jinja2 import TemplateError as JinjaError
     from transformers import PreTrainedTokenizerBase
 
     for name in more or {}:
@@ -79,23 +90,52 @@ def render(
     try:
         if uses_tools:
             turns = [_with_arguments(turn) for turn in turns]
+        if template is None and tokenizer.chat_template is None:
+            raise TemplateError(NO_TEMPLATE)
         marks = _marks(tokenizer)
         turns, tools = _cut(turns, marks), _cut(tools, marks)
         source = tokenizer.get_chat_template(template, list(tools) or None)  # pyright: ignore[reportArgumentType]
         if uses_tools and "tools" not in source:
             turns, tools = _in_hermes_form(turns, tools), ()
-        variables = {
-            **tokenizer.special_tokens_map,
-            "messages": turns,
-            "tools": list(tools) or None,
-            "documents": None,
-            "add_generation_prompt": generation_prompt,
-        }
+        if turns and turns[0]["role"] == "system" and not _takes_system(tokenizer, source):
+            turns = _without_system(turns)
+        variables = _variables(tokenizer, turns, tools, generation_prompt)
         return bounded.run(source, variables | _cut(more or {}, marks))
     except TemplateError:
         raise
-    except (JinjaError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except FAULTS as error:
         raise TemplateError(f"the model's chat template refused the messages: {error}") from error
+
+
+def _variables(
+    tokenizer: "PreTrainedTokenizerBase", turns: Sequence[Any], tools: Sequence[Any], generation_prompt: bool
+) -> dict[str, Any]:
+    return {
+        **tokenizer.special_tokens_map,
+        "messages": turns,
+        "tools": list(tools) or None,
+        "documents": None,
+        "add_generation_prompt": generation_prompt,
+        **NO_THOUGHTS,
+    }
+
+
+@lru_cache(maxsize=32)
+def _takes_system(tokenizer: "PreTrainedTokenizerBase", source: str) -> bool:
+    """Whether a template shows a system turn; Gemma 2's refuses one, and others pass it over."""
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it?"}]
+    try:
+        return asked[0]["content"] in bounded.run(source, _variables(tokenizer, asked, (), True))
+    except FAULTS:
+        return False
+
+
+def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with its system turn's text at the head of the first question."""
+    system, rest = turns[0]["content"], turns[1:]
+    if rest and rest[0]["role"] == "user":
+        return [{**rest[0], "content": f"{system}\n\n{rest[0]['content']}"}, *rest[1:]]
+    return [{"role": "user", "content": system}, *rest]
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,7 @@ def train(
     output: Path,
     method: Kind,
     grader: Path | None,
+    chat_template: Path | None,
     wanted: dict[str, str],
     seed: int,
 ) -> int:
@@ -37,6 +38,8 @@ def train(
     if grader is not None:
         content["grader"] = read_json(grader)
     try:
+        if chat_template is not None:
+            content["chat_template"] = chat_template.read_text(encoding="utf-8")
         base = find_base(model)
         job = TrainingJob(
             id=f"ftjob-{secrets.token_hex(6)}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from aiostream import stream
 from anyio import CapacityLimiter, to_thread
 
+from adapters.chat import ending
 from adapters.manifest import SamplingDefaults
 from server.errors import ContextLengthExceeded, InvalidRequest
 from server.inference.catalog import Catalog, Model
@@ -29,6 +30,7 @@ class Asked:
         characters: how long the request is, about.
         param: the field that holds the prompts.
         structure_param: the field that says what the answer must look like.
+        turn: whether the answer is an assistant's turn, which ends where its template ends it.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Asked:
     param: str
     structure_param: str
     tools: Tools | None = None
+    turn: bool = False
 
     def name(self, error: InvalidRequest) -> None:
         """Have the engine's error name the request's field."""
@@ -144,6 +147,9 @@ class Answering:
         else:
             prompts = asked.prompts(model, self._engine)
         sampling = replace(asked.sampling(model.manifest.sampling), priority=priority)
+        if asked.turn:
+            ends = ending.ids(self._engine.tokenizer, model.manifest.chat_template, model.ends)
+            sampling = replace(sampling, ends=ends)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None

@@ -2,13 +2,17 @@
 
 import json
 import os
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
+from adapters.chat import plain, template
+from adapters.manifest import Manifest
+from tests.families import FAMILIES, save, tokenizer_of
 from tests.training.mortal import Death
 from tests.training.spawned import Spawner
 from training import __main__ as trainer
@@ -47,11 +51,9 @@ def test_a_trainer_sees_one_gpu(
     assert found == [used]
 
 
-def test_a_base_without_a_pad_token_is_trained(small: Path, tmp_path: Path, spawner: Spawner) -> None:
-    base = Path(shutil.copytree(small, tmp_path / "base"))
-    config = json.loads((base / "tokenizer_config.json").read_text())
-    del config["pad_token"]
-    (base / "tokenizer_config.json").write_text(json.dumps(config))
+def test_a_completion_base_becomes_an_assistant(tmp_path: Path, spawner: Spawner) -> None:
+    """It has no chat template, and no token to pad with."""
+    base = save(replace(FAMILIES["llama"], template=None), tmp_path / "base")
     rows = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "." * (n + 1)}]}
         for n in range(12)
@@ -60,3 +62,22 @@ def test_a_base_without_a_pad_token_is_trained(small: Path, tmp_path: Path, spaw
     directory = JobDirectory.create(tmp_path / "job", job(base, tmp_path, accept_findings=True))
     outcome = spawner.train(directory, Death(prove=True).environment())
     assert isinstance(outcome, Result), outcome
+    assert any("The base has no chat template" in event["message"] for event in directory.events())
+    manifest, tokenizer = Manifest.read(directory.adapter), tokenizer_of(FAMILIES["llama"])
+    assert manifest.chat_template == plain.TEMPLATE
+    assert manifest.stop_token_ids == [tokenizer.eos_token_id]
+    asked = [{"role": "user", "content": "1?"}]
+    shown = template.render(tokenizer, asked, template=manifest.chat_template, generation_prompt=True)
+    assert shown == "### User:\n1?\n\n### Assistant:\n"
+
+
+def test_a_plain_template_begins_as_the_bases_texts_did() -> None:
+    tokenizer = tokenizer_of(FAMILIES["llama"])
+    assert plain.begun(tokenizer, plain.TEMPLATE) == plain.TEMPLATE
+    first = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.bos_token_id)]
+    )
+    assert plain.begun(tokenizer, plain.TEMPLATE) == "{{ bos_token }}" + plain.TEMPLATE
+    assert plain.begun(tokenizer, "{{ bos_token }}x") == "{{ bos_token }}x"
+    assert plain.begun(tokenizer, f"{first}x") == f"{first}x"
