@@ -106,6 +106,11 @@ FAMILIES = {
             *("phi", PHI, "<|end|>", "<|endoftext|>", "Phi3"),
             marks=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         ),
+        Family(
+            *("moe", GRANITE, "<|end_of_text|>", "<|end_of_text|>", "Qwen3Moe"),
+            marks=("<|start_of_role|>", "<|end_of_role|>"),
+            more={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        ),
         Family("neox", None, "<|endoftext|>", "<|endoftext|>", "GPTNeoX"),
     )
 }

@@ -130,8 +130,9 @@ def test_the_distance_from_the_base_is_the_same_whichever_side_is_padded(family:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
-    model = get_peft_model(model_of(family, tokenizer), lora).eval()
+    model = model_of(family, tokenizer)
+    lora = LoraConfig(r=2, target_modules=models.targets(model), init_lora_weights=False)
+    model = get_peft_model(model, lora).eval()
     rows = [([1, 2, 3], [4, 5]), ([1, 2, 3, 4, 5, 6, 7], [8]), ([9], [1, 2, 3])]
     each = [forgetting.divergence(model, tokenizer, [row]) * len(row[1]) for row in rows]
     for side in ("left", "right"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from adapters.base import BaseModel
 from adapters.chat import plain, template
-from adapters.manifest import Manifest
+from adapters.files import validate
 from tests.families import FAMILIES, save, tokenizer_of
 from tests.training.mortal import Death
 from tests.training.spawned import Spawner
@@ -51,9 +51,22 @@ def test_a_trainer_sees_one_gpu(
     assert found == [used]
 
 
+def test_experts_are_left_as_they_are(tmp_path: Path) -> None:
+    """The engine serves no adapters on them; PEFT's "all-linear" would train them too."""
+    base = save(FAMILIES["moe"], tmp_path / "base")
+    wanted = job(base, tmp_path)
+    model = models.with_adapter(models.load_base(wanted, 10), wanted)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    assert validate.check(tmp_path / "adapter", BaseModel.read(base), validate.Limits(16)).rank == 16
+    trained = {
+        name.split(".lora_")[0].rpartition(".")[2] for name, one in model.named_parameters() if one.requires_grad
+    }
+    assert trained == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
 def test_a_completion_base_becomes_an_assistant(tmp_path: Path, spawner: Spawner) -> None:
-    """It has no chat template, and no token to pad with."""
-    base = save(replace(FAMILIES["llama"], template=None), tmp_path / "base")
+    """GPT-NeoX: no chat template, no token to pad with, queries, keys and values in one, a backbone of another name."""
+    base = save(FAMILIES["neox"], tmp_path / "base")
     rows = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "." * (n + 1)}]}
         for n in range(12)
@@ -63,7 +76,8 @@ def test_a_completion_base_becomes_an_assistant(tmp_path: Path, spawner: Spawner
     outcome = spawner.train(directory, Death(prove=True).environment())
     assert isinstance(outcome, Result), outcome
     assert any("The base has no chat template" in event["message"] for event in directory.events())
-    manifest, tokenizer = Manifest.read(directory.adapter), tokenizer_of(FAMILIES["llama"])
+    manifest = validate.check(directory.adapter, BaseModel.read(base, "small"), validate.Limits(16)).manifest
+    tokenizer = tokenizer_of(FAMILIES["neox"])
     assert manifest.chat_template == plain.TEMPLATE
     assert manifest.stop_token_ids == [tokenizer.eos_token_id]
     asked = [{"role": "user", "content": "1?"}]

@@ -80,7 +80,7 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
             r=defaults.LORA_RANK,
             lora_alpha=defaults.LORA_ALPHA,
             lora_dropout=0.0,
-            target_modules="all-linear",
+            target_modules=targets(model),
             task_type="CAUSAL_LM",
         )
     else:
@@ -90,6 +90,14 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
     if job.parent is None:
         return get_peft_model(model, config, autocast_adapter_dtype=True)
     return PeftModel.from_pretrained(model, str(job.parent), config=config, is_trainable=True)
+
+
+def targets(model: Any) -> str | list[str]:
+    """What an adapter sits on: all linear layers; beside experts, which the engine serves as they are, attention's."""
+    linear = [name.split(".") for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if not any("experts" in name.split(".") for name, _ in model.named_modules()):
+        return "all-linear"
+    return sorted({name[-1] for name in linear if any("attn" in part or "attention" in part for part in name)})
 
 
 def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
