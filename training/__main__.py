@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.manifest import Manifest
 from training import defaults, spawner
 from training.data import check, reading
 from training.data.findings import DataReport
-from training.data.rows import Example, Pair, Row, Task
+from training.data.rows import Example, Pair, Row, Task, under
 from training.directory import JobDirectory, write_atomically
 from training.errors import DiskFull, Interrupted, InvalidTrainingData, TrainingError
 from training.job import Failure, Preference, Reinforcement, Result, Supervised, TrainingJob
@@ -172,10 +173,15 @@ def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Ro
     try:
         rows = reading.read(job.training_file, kind)
         validation = job.validation_file
-        return rows, reading.read(validation, kind, "validation_file", 1) if validation else None
+        held_out = reading.read(validation, kind, "validation_file", 1) if validation else None
     except InvalidTrainingData:
         write_atomically(directory.data_report, check.check(job.training_file, kind, validation=job.validation_file))
         raise
+    system = Manifest.read(job.parent).system_prompt if job.parent else None
+    if system is not None:  # the result inherits it, and is served with it
+        rows = [under(row, system) for row in rows]
+        held_out = [under(row, system) for row in held_out] if held_out is not None else None
+    return rows, held_out
 
 
 def _heed(report: DataReport, job: TrainingJob, directory: JobDirectory) -> None:

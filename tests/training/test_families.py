@@ -1,5 +1,6 @@
 """What holds of every base: ids trained are ids served, answers end where turns end, the loss is the model's own."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from server.inference.catalog import Model
 from server.openai.chat.messages import prompt_ids
 from tests.families import FAMILIES, Family, model_of, save
 from tests.scripted import ScriptedEngine
+from training import __main__ as trainer
 from training.data.rows import Example, Message, Row
+from training.directory import JobDirectory
 from training.job import Supervised, TrainingJob
 from training.methods import generation, models, replay
 from training.methods.kernels.answer_loss import AnswerLossTrainer
@@ -169,3 +172,21 @@ def test_no_default_of_the_bases_sampling_is_inherited(tmp_path: Path) -> None:
     job = TrainingJob(id="ftjob-1", base_model="b", base_path=base, training_file=base)
     found = models.load_base(job, 10).generation_config
     assert (found.repetition_penalty, found.top_k, found.eos_token_id) == (None, None, [1, 2])
+
+
+def test_a_job_on_from_an_adapter_trains_with_its_template_and_system_prompt(tmp_path: Path) -> None:
+    """They are what the result inherits, and is served with."""
+    base, parent = save(FAMILIES["llama"], tmp_path / "base"), tmp_path / "parent"
+    parent.mkdir()
+    Manifest(chat_template=FAMILIES["granite"].template, system_prompt="Be brief.").write(parent)
+    answer = {"role": "assistant", "content": "Yes."}
+    rows = [[{"role": "user", "content": f"{n}?"}, answer] for n in range(10)]
+    rows[9].insert(0, {"role": "system", "content": "Its own."})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    job = TrainingJob(id="ftjob-1", base_model="b", base_path=base, parent=parent, training_file=file)
+    read, held_out = trainer._read(job, JobDirectory.create(tmp_path / "job", job))  # pyright: ignore[reportPrivateUsage]
+    assert held_out is None
+    assert [turns(row.prompt)[0]["content"] for row in read] == ["Be brief."] * 9 + ["Its own."]
+    tokenizer = load_tokenizer(job, read, print)
+    assert tokenizer.chat_template == FAMILIES["granite"].template
