@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_names import named, same_weights
+from adapters.chat import ending
 from adapters.files.tensors import headers
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -21,14 +22,18 @@ class BaseModel:
         path: folder with `config.json`, safetensors and tokenizer.
         shapes: module name -> (out_features, in_features) of its two-dimensional weight, embeddings included. Layers
             that only predict further tokens (MTP) are left out, as transformers and vLLM load none.
+        ends: tokens that end an answer, by the model's own files.
+        chat_template: the server's, in place of the tokenizer's own.
     """
 
     name: str
     path: Path
     shapes: dict[str, tuple[int, int]]
+    ends: tuple[int, ...] = ()
+    chat_template: str | None = None
 
     @classmethod
-    def read(cls, path: Path, name: str | None = None) -> "BaseModel":
+    def read(cls, path: Path, name: str | None = None, chat_template: str | None = None) -> "BaseModel":
         """Describe the model in `path`; only the safetensors headers are read.
 
         Raises:
@@ -45,7 +50,7 @@ class BaseModel:
             for tensor, entry in headers(file).items():
                 if tensor.endswith(".weight") and len(entry["shape"]) == 2 and _is_loaded(tensor, layers):
                     shapes[tensor.removesuffix(".weight")] = (entry["shape"][0], entry["shape"][1])
-        return cls(name or named(str(path)), path, shapes)
+        return cls(name or named(str(path)), path, shapes, ending.of_base(path), chat_template)
 
     def is_named(self, name: str) -> bool:
         """Whether a name that a trainer wrote means these weights, whatever its folder, owner and quantisation."""

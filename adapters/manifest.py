@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +30,9 @@ class Manifest(BaseModel):
     chat_template: str | None = Field(default=None, description="Jinja template trained with; None: the base's own.")
     system_prompt: str | None = Field(default=None, description="Put first where a request has no system message.")
     sampling: SamplingDefaults = SamplingDefaults()
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[], max_length=16, description="End an answer, beside what template and base end it with."
+    )
     job_id: str | None = Field(default=None, description="Fine-tuning job that made it.")
 
     @classmethod

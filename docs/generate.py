@@ -44,7 +44,7 @@ layers that the file holds, at their ranks, by PEFT's rules (`target_modules`, `
 and quantised by bitsandbytes, GPTQ, FP8, GGUF or the like. AWQ and SmoothQuant scale the inputs of layers, so an
 adapter trained on such a twin is refused.
 
-A `manifest.json` beside the weights may hold `chat_template`, `system_prompt` and
+A `manifest.json` beside the weights may hold `chat_template`, `system_prompt`, `stop_token_ids` and
 `sampling` (`temperature`, `top_p`, `max_completion_tokens`): what the adapter needs travels with it.
 
 ## Versions, aliases, canaries

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     model_name: str | None = Field(
         default=None, description="Name it is served under; default: the folder's, or the id."
     )
+    chat_template: Path | None = Field(
+        default=None, description="Jinja file used in place of the base's own chat template, or where it has none."
+    )
     organization: str = Field(default="personal", description="Third field of the ft: names of new models.")
     data_dir: Path = Field(default=Path("var/tuneport"), description="Database, files, jobs and adapters.")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.manifest import Manifest
 from training import defaults, spawner
 from training.data import check, reading
 from training.data.findings import DataReport
-from training.data.rows import Example, Pair, Row, Task
+from training.data.rows import Example, Pair, Row, Task, under
 from training.directory import JobDirectory, write_atomically
 from training.errors import DiskFull, Interrupted, InvalidTrainingData, TrainingError
 from training.job import Failure, Preference, Reinforcement, Result, Supervised, TrainingJob
@@ -138,14 +139,13 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
 
         forgetting.questions(job.retention_file)  # asked after the training, and refused before it
 
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from training.proof.split import split
+    from training.render import load_tokenizer
 
     config = AutoConfig.from_pretrained(job.base_path)
-    tokenizer = AutoTokenizer.from_pretrained(job.base_path)
-    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = load_tokenizer(job, [*rows, *(held_out or ())], directory.event)
     limit = config.max_position_embeddings
     report = check.check(
         job.training_file, job.method.type, validation=job.validation_file, tokenizer=tokenizer, limit=limit
@@ -173,10 +173,15 @@ def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Ro
     try:
         rows = reading.read(job.training_file, kind)
         validation = job.validation_file
-        return rows, reading.read(validation, kind, "validation_file", 1) if validation else None
+        held_out = reading.read(validation, kind, "validation_file", 1) if validation else None
     except InvalidTrainingData:
         write_atomically(directory.data_report, check.check(job.training_file, kind, validation=job.validation_file))
         raise
+    system = Manifest.read(job.parent).system_prompt if job.parent else None
+    if system is not None:  # the result inherits it, and is served with it
+        rows = [under(row, system) for row in rows]
+        held_out = [under(row, system) for row in held_out] if held_out is not None else None
+    return rows, held_out
 
 
 def _heed(report: DataReport, job: TrainingJob, directory: JobDirectory) -> None:

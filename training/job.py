@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from training.graders.models import Grader
-from training.wire import Description
+from training.wire import Description, Text
 
 Auto = Literal["auto"]
 
@@ -60,7 +60,18 @@ class ReinforcementHyperparameters(_Hyperparameters):
     )
 
 
-class Supervised(Description):
+class _Method(Description):
+    """What every method takes beside its hyperparameters.
+
+    Attributes:
+        chat_template: Tuneport's: Jinja source, trained and served with; None: the parent's, the server's, the base's
+            own, or where there is none a plain one that needs no new tokens.
+    """
+
+    chat_template: Text | None = None
+
+
+class Supervised(_Method):
     """Learn the answers of conversations; `graders` (Tuneport's) judge the held-out ones at the end."""
 
     type: Literal["supervised"] = "supervised"
@@ -68,14 +79,14 @@ class Supervised(Description):
     graders: list[Grader] = Field(default_factory=list, max_length=8)
 
 
-class Preference(Description):
+class Preference(_Method):
     """Learn to prefer one answer to another: DPO."""
 
     type: Literal["dpo"] = "dpo"
     hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
 
 
-class Reinforcement(Description):
+class Reinforcement(_Method):
     """Learn what a grader rewards: GRPO."""
 
     type: Literal["reinforcement"] = "reinforcement"
@@ -129,6 +140,7 @@ class TrainingJob(BaseModel):
         parent: folder of the adapter to go on from; None: from the base itself.
         incumbent: folder of what the result has to beat, served as `incumbent_name`: what the gate's alias names, or
             else the parent; None: the base alone.
+        chat_template: the server's, in place of the base's own.
         training_file, validation_file: JSONL; without the second, a tenth of the first is held out.
         retention_file: JSONL of `{"prompt", "expect"}` beside the built-in questions on what must not be forgotten.
         seed: of the split, the order of the data, LoRA's initial weights, and sampling.
@@ -140,6 +152,7 @@ class TrainingJob(BaseModel):
     id: str
     base_model: str
     base_path: Path
+    chat_template: str | None = None
     parent: Path | None = None
     incumbent: Path | None = None
     incumbent_name: str | None = None

@@ -1,20 +1,71 @@
 """Chat to token ids and labels, with the template that is served: the loss counts assistant tokens only."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapters.chat import template
+from adapters.chat import ending, plain, template
+from adapters.manifest import Manifest
 from training.data.messages import Message
 from training.data.reading import fail_on
 from training.data.rows import Example, Pair, Row, Task
+from training.job import TrainingJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+THOUGHT = "</think>"  # in an answer, as the templates of Qwen3, DeepSeek and SmolLM3 write it
+THINKS = "{%- set enable_thinking, thinking = true, true -%}"  # begins the template of a model that thinks
 IGNORED = -100  # PyTorch's ignore_index of the cross-entropy
 
 Ids = dict[str, list[int]]
 AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def load_tokenizer(job: TrainingJob, rows: Sequence[Row], tell: Callable[[str], object]) -> "PreTrainedTokenizerBase":
+    """The base's tokenizer, with the template that the job trains and the result is served with.
+
+    Thoughts are off in it, in training as in serving, unless the rows' answers have them.
+
+    Args:
+        rows: all that the job trains on and chooses by.
+        tell: told what was chosen in place of the base's own.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(job.base_path)
+    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # Gemma's is left, where a row's positions would depend on its batch
+    inherited = Manifest.read(job.parent).chat_template if job.parent else None
+    if job.method.chat_template is not None:
+        tokenizer.chat_template = plain.begun(tokenizer, job.method.chat_template)
+    elif source := inherited or job.chat_template:
+        tokenizer.chat_template = source
+    elif tokenizer.chat_template is None:
+        tokenizer.chat_template = plain.begun(tokenizer, plain.TEMPLATE)
+        tell(
+            "The base has no chat template; it is trained with a plain one, which travels with the result: roles are "
+            "headings, and an answer ends with the tokenizer's end of text. Name another by the method's chat_template"
+        )
+    if thinking(tokenizer.get_chat_template()):
+        if any(THOUGHT in answer for row in rows for answer in _answers(row)):
+            tokenizer.chat_template = THINKS + tokenizer.get_chat_template().removeprefix(THINKS)
+        tell(f"Thinking: {thinking(tokenizer.get_chat_template())}")
+    return tokenizer
+
+
+def thinking(source: str) -> str | None:
+    """In words, whether a model answers with thoughts; None where its template knows none."""
+    if source.startswith(THINKS):
+        return "on, for the rows' answers have thoughts"
+    return "off, in training, serving and proof" if any(name in source for name in template.NO_THOUGHTS) else None
+
+
+def _answers(row: Row) -> list[str]:
+    if isinstance(row, Example):
+        return [message.content for message in row.messages if message.trained]
+    return [row.answer, row.rejected] if isinstance(row, Pair) else []
 
 
 def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -45,19 +96,25 @@ def prompt_ids(
     return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True, tools=tools))
 
 
+class AnswersApart(ValueError):
+    """The template shows an answer otherwise once others follow it, or ends none: each needs a row of its own."""
+
+
 def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
     """Token ids of an example and its labels.
 
     Each piece up to an assistant's answer is tokenised as the server tokenises a prompt, and the answer by itself, so
-    that training sees the very ids that serving will. Labels end with the end-of-turn token.
+    that training sees the very ids that serving will. Labels end with the token that ends the turn.
 
     Returns:
         `input_ids` and `labels`, of equal length; labels are `IGNORED` outside the trained answers.
 
     Raises:
-        ValueError: the template rewrites earlier turns when later ones follow.
+        AnswersApart: several answers are trained that cannot stand in one row.
+        ValueError: the answer does not stand in what the template makes of it.
     """
     messages = turns(example.messages)
+    several = sum(message.trained for message in example.messages) > 1
     ids: list[int] = []
     labels: list[int] = []
     done = ""
@@ -66,19 +123,30 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
             continue
         prompt = template.render(tokenizer, messages[:index], generation_prompt=True, tools=example.tools)
         whole = template.render(tokenizer, messages[: index + 1], generation_prompt=False, tools=example.tools)
-        if not prompt.startswith(done) or not whole.startswith(prompt):
-            raise ValueError(
-                "the model's chat template rewrites earlier turns; give each answer to be trained a line of its own"
-            )
+        if several and not (prompt.startswith(done) and whole.startswith(prompt)):
+            raise AnswersApart
         context = template.encode(tokenizer, prompt.removeprefix(done))
-        turn = template.encode(tokenizer, whole.removeprefix(prompt))
+        turn = template.encode(tokenizer, _behind(prompt, whole, message))
         answer = _until_end_of_turn(tokenizer, turn)
+        if answer is None:
+            if several:
+                raise AnswersApart
+            answer = turn = [*template.encode(tokenizer, _behind(prompt, whole, message).rstrip()), _end(tokenizer)]
         rest = turn[len(answer) :]
         ids += context + answer + rest
         labels += [IGNORED] * len(context) + answer + [IGNORED] * len(rest)
         done = whole
     trained = max(index for index, label in enumerate(labels) if label != IGNORED) + 1
     return {"input_ids": ids[:trained], "labels": labels[:trained]}
+
+
+def apart(example: Example) -> list[Example]:
+    """An example for each trained answer, with what stands before it."""
+    return [
+        replace(example, messages=(*(replace(one, trained=False) for one in example.messages[:index]), message))
+        for index, message in enumerate(example.messages)
+        if message.trained
+    ]
 
 
 def render_pair(tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> Ids:
@@ -108,7 +176,7 @@ def render_all(
     by: "Callable[[PreTrainedTokenizerBase, AnyRow], Ids]",
     param: str = "training_file",
 ) -> list[Ids]:
-    """Render rows; nothing is ever cut.
+    """Render rows; nothing is ever cut. An example is several rows where its answers cannot stand in one.
 
     Raises:
         InvalidTrainingData: lists the lines of more than `max_tokens` tokens, and those the template refuses.
@@ -117,15 +185,25 @@ def render_all(
     problems: list[str] = []
     for row in rows:
         try:
-            ids = by(tokenizer, row)
+            found = _each(tokenizer, row, by)
         except ValueError as error:
             problems.append(f"line {row.line}: {error}")
             continue
-        if (tokens := _longest(ids)) > max_tokens:
+        if (tokens := max(map(_longest, found))) > max_tokens:
             problems.append(f"line {row.line}: {tokens} tokens, but at most {max_tokens} fit; split it")
-        rendered.append(ids)
+        rendered += found
     fail_on(problems, param)
     return rendered
+
+
+def _each(
+    tokenizer: "PreTrainedTokenizerBase", row: AnyRow, by: "Callable[[PreTrainedTokenizerBase, AnyRow], Ids]"
+) -> list[Ids]:
+    try:
+        return [by(tokenizer, row)]
+    except AnswersApart:
+        assert isinstance(row, Example)  # noqa: S101 (narrows the type)
+        return [render(tokenizer, one) for one in apart(row)]
 
 
 def _longest(ids: Ids) -> int:
@@ -135,6 +213,31 @@ def _longest(ids: Ids) -> int:
     return len(ids["prompt_ids"]) + max(answers)
 
 
-def _until_end_of_turn(tokenizer: "PreTrainedTokenizerBase", answer: list[int]) -> list[int]:
-    end = tokenizer.eos_token_id
-    return answer[: len(answer) - answer[::-1].index(end)] if end in answer else answer
+def _behind(prompt: str, whole: str, message: Message) -> str:
+    """The assistant's turn, as it follows the prompt.
+
+    Some templates open an answer with a thought that they leave out of the conversation afterwards; what the model is
+    to say is the answer's own text there, and what the template writes behind it.
+    """
+    if whole.startswith(prompt):
+        return whole.removeprefix(prompt)
+    content = message.text.strip()
+    _, found, end = whole.rpartition(content)
+    if not content or not found or message.calls:
+        raise ValueError("the model's chat template leaves the answer out, or writes it otherwise than it is asked for")
+    return content + end
+
+
+def _until_end_of_turn(tokenizer: "PreTrainedTokenizerBase", turn: list[int]) -> list[int] | None:
+    """The turn up to the token that ends it; None where the template writes none."""
+    for end in (ending.of_turn(tokenizer), tokenizer.eos_token_id):
+        if end in turn:
+            return turn[: len(turn) - turn[::-1].index(end)]
+    return None
+
+
+def _end(tokenizer: "PreTrainedTokenizerBase") -> int:
+    end: Any = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("neither chat template nor tokenizer has a token that ends an answer; name another template")
+    return end

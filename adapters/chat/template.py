@@ -6,11 +6,13 @@ cut in two by `CUT` in the rendered text, and both halves are encoded by themsel
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError as JinjaError
 
 from adapters.chat import apart, bounded
 
@@ -27,6 +29,14 @@ PREAMBLE = (
     "For each call, return a JSON object with the function's name and its arguments between <tool_call></tool_call>:\n"
     '<tool_call>\n{{"name": "function name", "arguments": {{"argument": "value"}}}}\n</tool_call>'
 )
+# Templates of models that can think before they answer have one of these. A model learns and answers without thoughts,
+# unless its own template says otherwise (training/render.py) or a request does.
+NO_THOUGHTS = {"enable_thinking": False, "thinking": False}
+NO_TEMPLATE = (
+    "this model has no chat template: it continues texts (POST /v1/completions), and knows no turns. Fine-tune it, and "
+    "the result chats; or name a template, by the server's setting chat_template or in the adapter's manifest.json"
+)
+FAULTS = (JinjaError, *bounded.RAISED)
 NO_TEXT = f"[{CUT}\ud800-\udfff]"  # a call's arguments are JSON in JSON, and may hide half a surrogate pair
 
 
@@ -66,7 +76,6 @@ def render(
     Raises:
         TemplateError: the template raised, or there is none.
     """
-    from jinja2 import TemplateError as JinjaError
     from transformers import PreTrainedTokenizerBase
 
     for name in more or {}:
@@ -79,29 +88,58 @@ def render(
     try:
         if uses_tools:
             turns = [_with_arguments(turn) for turn in turns]
+        if template is None and tokenizer.chat_template is None:
+            raise TemplateError(NO_TEMPLATE)
         marks = _marks(tokenizer)
         turns, tools = _cut(turns, marks), _cut(tools, marks)
         source = tokenizer.get_chat_template(template, list(tools) or None)  # pyright: ignore[reportArgumentType]
         if uses_tools and "tools" not in source:
             turns, tools = _in_hermes_form(turns, tools), ()
-        variables = {
-            **tokenizer.special_tokens_map,
-            "messages": turns,
-            "tools": list(tools) or None,
-            "documents": None,
-            "add_generation_prompt": generation_prompt,
-        }
         run = apart.run if is_foreign(tokenizer, template) else bounded.run
+        if turns and turns[0]["role"] == "system" and not _takes_system(tokenizer, source, run):
+            turns = _without_system(turns)
+        variables = _variables(tokenizer, turns, tools, generation_prompt)
         return run(source, variables | _cut(more or {}, marks))
     except TemplateError:
         raise
-    except (JinjaError, *bounded.RAISED) as error:
+    except FAULTS as error:
         raise TemplateError(f"the model's chat template refused the messages: {error}") from error
 
 
 def is_foreign(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> bool:
     """Whether a template is another than the tokenizer's own, which the operator chose; it is rendered apart."""
     return template is not None and template != tokenizer.chat_template
+
+
+def _variables(
+    tokenizer: "PreTrainedTokenizerBase", turns: Sequence[Any], tools: Sequence[Any], generation_prompt: bool
+) -> dict[str, Any]:
+    return {
+        **tokenizer.special_tokens_map,
+        "messages": turns,
+        "tools": list(tools) or None,
+        "documents": None,
+        "add_generation_prompt": generation_prompt,
+        **NO_THOUGHTS,
+    }
+
+
+@lru_cache(maxsize=32)
+def _takes_system(tokenizer: "PreTrainedTokenizerBase", source: str, run: Callable[[str, dict[str, Any]], str]) -> bool:
+    """Whether a template shows a system turn; Gemma 2's refuses one, and others pass it over."""
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it?"}]
+    try:
+        return asked[0]["content"] in run(source, _variables(tokenizer, asked, (), True))
+    except FAULTS:
+        return False
+
+
+def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with its system turn's text at the head of the first question."""
+    system, rest = turns[0]["content"], turns[1:]
+    if rest and rest[0]["role"] == "user":
+        return [{**rest[0], "content": f"{system}\n\n{rest[0]['content']}"}, *rest[1:]]
+    return [{"role": "user", "content": system}, *rest]
 
 
 @lru_cache(maxsize=8)

@@ -17,13 +17,15 @@ from adapters.manifest import Manifest
 CONFIG = config.FILENAME
 WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
-UNWRAPPED = {"embed_tokens", "lm_head", "wte"}  # the engine leaves these alone: wrapping them costs every step
+# The engine leaves these alone: wrapping them costs every step.
+UNWRAPPED = {"embed_in", "embed_out", "embed_tokens", "lm_head", "wte"}
 
 _PREFIX = "base_model.model."
 _HEADS = ("lm_head",)  # of a base that ties it to its embeddings, and so has no weights of it
 # Experts and their router are linear layers in some versions of transformers and plain parameters, which PEFT does not
 # find by name, in others.
-_ROUTED = ("experts", "gate", "router")
+_EXPERTS = "experts"
+_ROUTED = (_EXPERTS, "gate", "router")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ def _check_tensors(weights: Path, settings: config.Config, base: BaseModel, limi
         for tensor in tensors.read(weights):
             key = tensor.name
             module, side = _parse(key)
+            if _EXPERTS in module.split("."):
+                raise InvalidAdapter(
+                    key,
+                    "is of an expert, and the engine leaves experts as they are; adapters on attention and on layers "
+                    "that all tokens pass are served. Train without the experts among the targets",
+                )
             if module not in layers:
                 raise InvalidAdapter(key, f"{base.name} has no linear layer {module!r} that can take an adapter")
             if tensor.dtype not in tensors.EXPONENTS:

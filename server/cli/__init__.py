@@ -96,6 +96,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A hyperparameter, as n_epochs=2; repeat for more.")
     ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Jinja file; default: the base's own, or a plain one.", exists=True)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of split, order and initial weights.", min=0, max=2**31 - 1)] = 0,
 ) -> None:
     """Train an adapter by hand: the trainer the server runs, in the foreground."""
@@ -105,7 +108,7 @@ def train(
     if len(suffix) > MAX_SUFFIX_LENGTH:
         raise typer.BadParameter(f"it has {len(suffix)} characters; at most {MAX_SUFFIX_LENGTH}", param_hint="--suffix")
     wanted = once(set_ or [])
-    raise typer.Exit(run(data, model, suffix, validation, output, method, grader, wanted, seed))
+    raise typer.Exit(run(data, model, suffix, validation, output, method, grader, chat_template, wanted, seed))
 
 
 @app.command("eval")

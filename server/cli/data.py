@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapters.chat import plain
 from server.cli.client import Method
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def _tokenizer(model: Path) -> tuple[Any, int]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).max_position_embeddings
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        limit = AutoConfig.from_pretrained(model).max_position_embeddings
     except (OSError, ValueError, AttributeError) as error:  # what transformers raises, and a model without a context
         wanted = f"{model} holds no model with a tokenizer; expected config.json and tokenizer.json, as on Hugging Face"
         raise typer.BadParameter(wanted, param_hint="--model") from error
+    tokenizer.chat_template = tokenizer.chat_template or plain.begun(tokenizer, plain.TEMPLATE)
+    return tokenizer, limit

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,8 @@ def serve(given: dict[str, Any]) -> None:
         base = find_base(settings.model, settings.model_name)
     except (OSError, ValueError) as error:
         _refuse(f"base model {settings.model!r}: {error}")
+    if settings.chat_template is not None:
+        base = replace(base, chat_template=_template(settings.chat_template))
     _run(settings, base)
 
 
@@ -50,6 +53,18 @@ def _settings(given: dict[str, Any]) -> Settings:
         _refuse(f"settings: {fault(error)}")
     except ValueError as error:
         _refuse(f"tuneport.toml is no TOML in UTF-8 without a byte order mark: {error}")
+
+
+def _template(file: Path) -> str:
+    from adapters.chat import apart
+
+    try:
+        source = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        _refuse(f"settings: chat_template {file}: {error}")
+    if fault := apart.fault(source):
+        _refuse(f"settings: chat_template {file} is no Jinja template that can be served: {fault}")
+    return source
 
 
 def find_base(model: str, name: str | None = None) -> BaseModel:

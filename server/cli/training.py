@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters import names
+from adapters.chat import apart
 from server.cli.client import fault, read_json
 from server.cli.serving import find_base
 from training.directory import TRAINER, JobDirectory
@@ -28,6 +29,7 @@ def train(
     output: Path,
     method: Kind,
     grader: Path | None,
+    chat_template: Path | None,
     wanted: dict[str, str],
     seed: int,
 ) -> int:
@@ -37,6 +39,10 @@ def train(
     if grader is not None:
         content["grader"] = read_json(grader)
     try:
+        if chat_template is not None:
+            content["chat_template"] = chat_template.read_text(encoding="utf-8")
+            if wrong := apart.fault(content["chat_template"]):
+                raise ValueError(f"{chat_template} is no Jinja template that can be served: {wrong}")
         base = find_base(model)
         job = TrainingJob(
             id=f"ftjob-{secrets.token_hex(6)}",

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import safetensors.torch
 import torch
 from vllm.lora import lora_model
+from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
+from vllm.platforms import current_platform
 
 from server.engine import lora_cpu, seeds
 
@@ -25,6 +27,23 @@ def register() -> None:
     lora_model.safetensors = SimpleNamespace(safe_open=Whole)
     lora_cpu.register()
     seeds.register()
+    if current_platform.is_cpu():
+        _leave_experts_alone()
+
+
+def _leave_experts_alone() -> None:
+    """Mixture of experts on a CPU: adapters sit on the other layers, and the experts keep the CPU's own kernel.
+
+    Where any adapter is served, vLLM picks the kernel that has adapters on experts, which is Triton's and ends the
+    engine at the first request on a CPU. The experts are no layers of `lora_target_modules` (vllm.py).
+    """
+    begin = FusedMoEConfig.__post_init__
+
+    def begin_without_adapters(self: FusedMoEConfig) -> None:
+        self.is_lora_enabled = False
+        begin(self)
+
+    FusedMoEConfig.__post_init__ = begin_without_adapters
 
 
 def _end_with(server: BaseProcess) -> None:

@@ -78,6 +78,8 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
     if structure is not None:
         grammars.check(structure)
     marks = [specials[stop] for stop in sampling.stop if stop in specials]
+    if not values.get("ignore_eos"):
+        marks += sampling.ends
     if marks:
         values["stop_token_ids"] = [*values.get("stop_token_ids", ()), *marks]
     return SamplingParams(

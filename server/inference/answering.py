@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from anyio import CapacityLimiter, to_thread
 
-from adapters.chat import template
+from adapters.chat import ending, template
 from adapters.manifest import SamplingDefaults
 from server.errors import ContextLengthExceeded, InvalidRequest
 from server.inference.catalog import Catalog, Model
@@ -30,6 +30,7 @@ class Asked:
         characters: how long the request is, about.
         param: the field that holds the prompts.
         structure_param: the field that says what the answer must look like.
+        turn: whether the answer is an assistant's turn, which ends where its template ends it.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Asked:
     param: str
     structure_param: str
     tools: Tools | None = None
+    turn: bool = False
 
     def name(self, error: InvalidRequest) -> None:
         """Have the engine's error name the request's field."""
@@ -142,10 +144,10 @@ class Answering:
         held.callback(running.dec)
         apart = template.is_foreign(self._engine.tokenizer, model.manifest.chat_template)
         if apart or asked.characters > LONG_CHARACTERS:
-            prompts = await to_thread.run_sync(asked.prompts, model, self._engine, limiter=self._long)
+            prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
-            prompts = asked.prompts(model, self._engine)
-        sampling = replace(asked.sampling(model.manifest.sampling), priority=priority)
+            prompts, sampling = self._read(asked, model)
+        sampling = replace(sampling, priority=priority)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None
@@ -164,6 +166,13 @@ class Answering:
                 asked.name(error)
             raise
         return generation
+
+    def _read(self, asked: Asked, model: Model) -> tuple[list[list[int]], Sampling]:
+        prompts, sampling = asked.prompts(model, self._engine), asked.sampling(model.manifest.sampling)
+        if asked.turn:
+            ends = ending.ids(self._engine.tokenizer, model.manifest.chat_template, model.ends)
+            sampling = replace(sampling, ends=ends)
+        return prompts, sampling
 
 
 async def _merged(streams: Sequence[AsyncIterator[Delta]], n: int) -> AsyncGenerator[Delta, None]:

@@ -20,11 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A model to call; `adapter` is None for the base."""
+    """A model to call; `adapter` is None for the base. `ends`: tokens that end its answers, beside its template's."""
 
     name: str
     adapter: Adapter | None
     manifest: Manifest
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Catalog:
         self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
         self._removing: set[str] = set()
         self._alias_lock = Lock()  # so that the last one in the database is the last one here
-        self.base = Model(registry.base.name, None, Manifest())
+        own = Manifest(chat_template=registry.base.chat_template)
+        self.base = Model(registry.base.name, None, own, registry.base.ends)
         for adapter in registry.pinned():
             try:
                 self._residency(adapter).pin(adapter.digest)
@@ -221,7 +223,11 @@ class Catalog:
 
     def _read(self, name: str) -> Model:
         adapter = self.registry.get(name)
-        model = self._models[name] = Model(name, adapter, Manifest.read(adapter.path))
+        manifest = Manifest.read(adapter.path)
+        if manifest.chat_template is None:
+            manifest = manifest.model_copy(update={"chat_template": self.base.manifest.chat_template})
+        ends = (*self.base.ends, *manifest.stop_token_ids)
+        model = self._models[name] = Model(name, adapter, manifest, ends)
         return model
 
     async def _unpin(self, adapter: Adapter) -> None:

@@ -18,6 +18,7 @@ class Sampling:
 
     Attributes:
         max_tokens: of each answer; None: what the context leaves.
+        ends: tokens that end an answer, beside the tokenizer's end of a text.
         seed: makes sampling repeatable; None: it is not.
         top_logprobs: alternatives reported for each token; None: no log-probabilities at all.
         prompt_logprobs: the same for the prompt's tokens.
@@ -32,6 +33,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
     seed: int | None = None
     n: int = 1
     presence_penalty: float = 0.0

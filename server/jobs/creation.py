@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from adapters import names
+from adapters.chat import apart
 from adapters.errors import InvalidName
 from server.errors import InvalidRequest, NotFound, RateLimited
 from server.inference.catalog import Catalog
@@ -111,6 +112,10 @@ class Creation:
 
     def _check_possible(self, method: Method) -> None:
         """Refuse what this server could not train, grade or serve."""
+        if method.chat_template is not None and (fault := apart.fault(method.chat_template)):
+            raise InvalidRequest(
+                f"it is no Jinja template that can be served: {fault}", f"method.{method.type}.chat_template"
+            )
         if isinstance(method, Preference):
             return
         if isinstance(method, Reinforcement):

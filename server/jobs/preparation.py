@@ -36,6 +36,7 @@ class Preparation:
             id=row.id,
             base_model=self._base.name,
             base_path=self._base.path,
+            chat_template=self._base.chat_template,
             parent=parent,
             incumbent=incumbent,
             incumbent_name=incumbent_name,

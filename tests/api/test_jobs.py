@@ -174,6 +174,19 @@ def test_only_an_admin_moves_an_alias_or_lowers_the_bar(served: InProcess, file_
                 assert nothing.status_code in (400, 403), "what no figure is below or above"
 
 
+def test_a_chat_template_is_an_admins_and_a_template(served: InProcess, file_id: str) -> None:
+    _, secret = served.services.keys.create("ann")
+    with served.http(secret) as user, served.http() as admin:
+        method = {"type": "supervised", "supervised": {"chat_template": "{{ messages }}"}}
+        body = {"model": MODEL, "training_file": file_id, "method": method}
+        assert user.post("/v1/fine_tuning/jobs", json=body).status_code == 403
+        created(admin, file_id, method=method)
+        method["supervised"] = {"chat_template": "{% for"}
+        refused = admin.post("/v1/fine_tuning/jobs", json=body).json()["error"]
+        assert refused["param"] == "method.supervised.chat_template"
+        assert "no Jinja template" in refused["message"]
+
+
 PYTHON = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
 JUDGE = {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "a"}]}
 BOTH = {"type": "multi", "name": "m", "graders": {"one": GRADER, "two": PYTHON}, "calculate_output": "one + two"}

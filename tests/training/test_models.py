@@ -2,13 +2,17 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
+from adapters.base import BaseModel
+from adapters.chat import plain, template
+from adapters.files import validate
+from tests.families import FAMILIES, save, tokenizer_of
 from tests.training.mortal import Death
 from tests.training.spawned import Spawner
 from training import __main__ as trainer
@@ -47,11 +51,22 @@ def test_a_trainer_sees_one_gpu(
     assert found == [used]
 
 
-def test_a_base_without_a_pad_token_is_trained(small: Path, tmp_path: Path, spawner: Spawner) -> None:
-    base = Path(shutil.copytree(small, tmp_path / "base"))
-    config = json.loads((base / "tokenizer_config.json").read_text())
-    del config["pad_token"]
-    (base / "tokenizer_config.json").write_text(json.dumps(config))
+def test_experts_are_left_as_they_are(tmp_path: Path) -> None:
+    """The engine serves no adapters on them; PEFT's "all-linear" would train them too."""
+    base = save(FAMILIES["moe"], tmp_path / "base")
+    wanted = job(base, tmp_path)
+    model = models.with_adapter(models.load_base(wanted, 10), wanted)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    assert validate.check(tmp_path / "adapter", BaseModel.read(base), validate.Limits(16)).rank == 16
+    trained = {
+        name.split(".lora_")[0].rpartition(".")[2] for name, one in model.named_parameters() if one.requires_grad
+    }
+    assert trained == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_completion_base_becomes_an_assistant(tmp_path: Path, spawner: Spawner) -> None:
+    """GPT-NeoX: no chat template, no token to pad with, queries, keys and values in one, a backbone of another name."""
+    base = save(FAMILIES["neox"], tmp_path / "base")
     rows = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "." * (n + 1)}]}
         for n in range(12)
@@ -60,3 +75,23 @@ def test_a_base_without_a_pad_token_is_trained(small: Path, tmp_path: Path, spaw
     directory = JobDirectory.create(tmp_path / "job", job(base, tmp_path, accept_findings=True))
     outcome = spawner.train(directory, Death(prove=True).environment())
     assert isinstance(outcome, Result), outcome
+    assert any("The base has no chat template" in event["message"] for event in directory.events())
+    manifest = validate.check(directory.adapter, BaseModel.read(base, "small"), validate.Limits(16)).manifest
+    tokenizer = tokenizer_of(FAMILIES["neox"])
+    assert manifest.chat_template == plain.TEMPLATE
+    assert manifest.stop_token_ids == [tokenizer.eos_token_id]
+    asked = [{"role": "user", "content": "1?"}]
+    shown = template.render(tokenizer, asked, template=manifest.chat_template, generation_prompt=True)
+    assert shown == "### User:\n1?\n\n### Assistant:\n"
+
+
+def test_a_plain_template_begins_as_the_bases_texts_did() -> None:
+    tokenizer = tokenizer_of(FAMILIES["llama"])
+    assert plain.begun(tokenizer, plain.TEMPLATE) == plain.TEMPLATE
+    first = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.bos_token_id)]
+    )
+    assert plain.begun(tokenizer, plain.TEMPLATE) == "{{ bos_token }}" + plain.TEMPLATE
+    assert plain.begun(tokenizer, "{{ bos_token }}x") == "{{ bos_token }}x"
+    assert plain.begun(tokenizer, f"{first}x") == f"{first}x"

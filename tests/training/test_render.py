@@ -43,11 +43,25 @@ def test_over_long_rows_are_named_never_cut(tokenizer: Any) -> None:
         render_all(tokenizer, [CONVERSATION], 20, render)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
+def test_a_template_that_leaves_the_answer_out_is_refused(tokenizer: Any) -> None:
     tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
-    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(InvalidTrainingData, match="rewrites earlier turns"):
+    tokenizer.chat_template = (
+        "{{ messages | length }}{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(InvalidTrainingData, match="line 7: the model's chat template leaves the answer out"):
         render_all(tokenizer, [CONVERSATION], 1000, render)
+
+
+def test_an_answer_that_a_template_writes_otherwise_afterwards_is_trained_as_it_is_asked_for(tokenizer: Any) -> None:
+    """DeepSeek's distilled models open an answer with a thought that no later turn shows."""
+    tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    several = Example(tuple(Message(m.role, m.content, m.role == "assistant") for m in CONVERSATION.messages), 1)
+    for row, at, said in zip(render_all(tokenizer, [several], 1000, render), (2, 4), ("1", "2 it is"), strict=True):
+        start = next(index for index, label in enumerate(row["labels"]) if label != IGNORED)
+        prompt = template.render(tokenizer, turns(several.messages[:at]), generation_prompt=True)
+        assert row["input_ids"][:start] == template.encode(tokenizer, prompt)
+        assert tokenizer.decode(row["labels"][start:]) == f"{said}<|im_end|>"
 
 
 def test_a_pair_shares_the_servers_prompt_ids(tokenizer: Any) -> None:

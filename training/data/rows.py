@@ -81,6 +81,15 @@ class Task:
 Row = Example | Pair | Task
 
 
+def under(row: Row, system: str) -> Row:
+    """The row, begun by a system prompt where it has no system turn: as the server begins a request."""
+    before = row.messages if isinstance(row, Example) else row.prompt
+    if any(turn.role in ("system", "developer") for turn in before):
+        return row
+    begun = (Message("system", system), *before)
+    return replace(row, messages=begun) if isinstance(row, Example) else replace(row, prompt=begun)
+
+
 def parse(text: str, line: int, kind: Kind) -> Row:
     """A line of `jsonl.lines` as a row; null means absent.
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adapters.chat import ending
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -30,14 +32,15 @@ def answers(
     model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_tokens: int
 ) -> list[Answer]:
     """`answer_ids` as text."""
-    ends = _ends(model, tokenizer)
+    last = ends(model, tokenizer)
     return [
-        Answer(text(tokenizer, ids), ids[-1] not in ends) for ids in answer_ids(model, tokenizer, prompts, max_tokens)
+        Answer(text(tokenizer, ids[:-1] if ids[-1] in last else ids), ids[-1] not in last)
+        for ids in answer_ids(model, tokenizer, prompts, max_tokens)
     ]
 
 
 def text(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
-    """An answer's text, without its end of turn."""
+    """An answer's text, without marks of the model's format."""
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
@@ -52,11 +55,11 @@ def answer_ids(
         model: a transformers causal language model, with or without an adapter.
         prompts: token ids that end with the opening of an assistant turn.
     """
-    ends, context = _ends(model, tokenizer), _plain(model).config.max_position_embeddings
+    last, context = ends(model, tokenizer), _plain(model).config.max_position_embeddings
     found: list[list[int]] = [[] for _ in prompts]
     for batch in _batches([len(prompt) + max_tokens for prompt in prompts]):
         limits = [max(1, min(max_tokens, context - len(prompts[index]))) for index in batch]
-        for index, ids in zip(batch, _decode(model, [prompts[index] for index in batch], limits, ends), strict=True):
+        for index, ids in zip(batch, _decode(model, [prompts[index] for index in batch], limits, last), strict=True):
             found[index] = ids
     return found
 
@@ -139,11 +142,11 @@ def _loops(ids: list[int]) -> bool:
     )
 
 
-def _ends(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """The tokens that end a turn: the model's, of which there may be several, and the tokenizer's."""
+def ends(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The tokens that end a turn: the template's, the tokenizer's, and the model's, of which there may be several."""
     given: Any = _plain(model).generation_config.eos_token_id
-    ends: list[Any] = [tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])]
-    return {end for end in ends if end is not None}
+    several: list[Any] = given if isinstance(given, list) else [given]
+    return set(ending.ids(tokenizer, others=[one for one in several if one is not None]))
 
 
 def _plain(model: Any) -> Any:

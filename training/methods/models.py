@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
 
+from adapters.chat import ending
 from adapters.manifest import Manifest
 from training import defaults
 from training.defaults import Resolved
@@ -52,6 +53,9 @@ def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
         quantization_config=_four_bits() if weights == "qlora" else None,
         attn_implementation="sdpa" if torch.cuda.is_available() or longest > EAGER_ATTENTION_TOKENS else "eager",
     )
+    # No default of the base's sampling, a repetition penalty most often, changes what is sampled; serving heeds none.
+    marks = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{mark: getattr(model.generation_config, mark) for mark in marks})
     return model if weights == "qlora" else model.to(device())  # quantised, it is put there as it is loaded
 
 
@@ -76,7 +80,7 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
             r=defaults.LORA_RANK,
             lora_alpha=defaults.LORA_ALPHA,
             lora_dropout=0.0,
-            target_modules="all-linear",
+            target_modules=targets(model),
             task_type="CAUSAL_LM",
         )
     else:
@@ -86,6 +90,14 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
     if job.parent is None:
         return get_peft_model(model, config, autocast_adapter_dtype=True)
     return PeftModel.from_pretrained(model, str(job.parent), config=config, is_trainable=True)
+
+
+def targets(model: Any) -> str | list[str]:
+    """What an adapter sits on: all linear layers; beside experts, which the engine serves as they are, attention's."""
+    linear = [name.split(".") for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if not any("experts" in name.split(".") for name, _ in model.named_modules()):
+        return "all-linear"
+    return sorted({name[-1] for name in linear if any("attn" in part or "attention" in part for part in name)})
 
 
 def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
@@ -150,11 +162,12 @@ def write_manifest(adapter: Path, job: TrainingJob, tokenizer: PreTrainedTokeniz
         content = json.loads(config.read_bytes()) | {"base_model_name_or_path": job.base_model}
         config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
     inherited = Manifest.read(job.parent) if job.parent else Manifest()
-    template = inherited.chat_template or tokenizer.chat_template
+    template = tokenizer.chat_template
     inherited.model_copy(
         update={
             "base_model": job.base_model,
             "chat_template": template if isinstance(template, str) else None,
+            "stop_token_ids": list(ending.ids(tokenizer, others=ending.of_base(job.base_path))),
             "job_id": job.id,
         }
     ).write(adapter)

@@ -21,6 +21,7 @@ from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.job import TrainingJob
 from training.methods import models
+from training.methods.generation import ends
 from training.methods.loop.progress import Progress
 from training.methods.loop.resume import ResumableTrainer
 from training.methods.outcome import Trained, finished
@@ -82,7 +83,9 @@ def train(
     longest = (
         hyperparameters.max_answer_tokens + max(len(_prompt(tokenizer, task)) for task in (*tasks, *validation)) // 2
     )
-    model = models.with_adapter(models.load_base(job, longest), job)
+    base = models.load_base(job, longest)
+    base.generation_config.eos_token_id = sorted(ends(base, tokenizer))  # TRL stops an answer there
+    model = models.with_adapter(base, job)
     rewards = Rewards(grader, [*tasks, *validation], directory)
     if not directory.newest_checkpoint():
         _probe(model, tokenizer, tasks[:PROBED], rewards, hyperparameters)

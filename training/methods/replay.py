@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.methods.generation import answer_ids
+from training.methods.generation import answer_ids, ends
 from training.render import IGNORED, Ids, prompt_ids
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, s
         prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
         for prompt in random.Random(seed).sample(known, min(2 * count, len(known)))
     ]
+    last = ends(model, tokenizer)
     answers = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
-    answered = sorted(zip(prompts, answers, strict=True), key=lambda pair: pair[1][-1] != tokenizer.eos_token_id)
+    answered = sorted(zip(prompts, answers, strict=True), key=lambda pair: pair[1][-1] not in last)
     return [{"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer} for ids, answer in answered[:count]]
 
 

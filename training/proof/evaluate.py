@@ -42,7 +42,8 @@ def evaluate(
         tell: told how far it is.
     """
     names = {BASE: job.base_model, INCUMBENT: job.incumbent_name or "", TUNED: job.id}
-    limit = _limit(model, tokenizer, job, rows)
+    lengths = [len(ids) for ids in tokenizer([row.answer for row in rows], add_special_tokens=False).input_ids]
+    limit = _limit(model, job, lengths)
     prompts = [prompt_ids(tokenizer, turns(row.prompt), tools(row)) for row in rows]
     pairs = [row for row in rows if isinstance(row, Pair)]
     answered: dict[str, list[Answer]] = {}
@@ -66,7 +67,12 @@ def evaluate(
         rows=len(rows),
         max_answer_tokens=limit,
         arms=[
-            Arm(name=name, model=names[name], cut=sum(one.cut for one in given))  # pyright: ignore[reportArgumentType]
+            Arm(
+                name=name,  # pyright: ignore[reportArgumentType]
+                model=names[name],
+                cut=sum(one.cut for one in given),
+                unending=sum(one.cut and length < limit for one, length in zip(given, lengths, strict=True)),
+            )
             for name, given in answered.items()
         ],
         comparisons=[one for scores in scored if (one := scores.compare(BASE, "base"))],
@@ -77,11 +83,10 @@ def evaluate(
     )
 
 
-def _limit(model: Any, tokenizer: "PreTrainedTokenizerBase", job: TrainingJob, rows: Sequence[Row]) -> int:
+def _limit(model: Any, job: TrainingJob, references: Sequence[int]) -> int:
     limit = MAX_ANSWER_TOKENS
     if model.device.type == "cpu":
-        references = tokenizer([row.answer for row in rows], add_special_tokens=False).input_ids
-        limit = min(limit, max(MIN_ON_CPU, GENEROUS * max(map(len, references))))
+        limit = min(limit, max(MIN_ON_CPU, GENEROUS * max(references)))
     if isinstance(job.method, Reinforcement) and job.method.hyperparameters.max_answer_tokens != "auto":
         limit = max(limit, job.method.hyperparameters.max_answer_tokens)
     return limit

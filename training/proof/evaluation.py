@@ -13,12 +13,19 @@ KL_WARNING = (
 )
 
 
+UNENDING = 0.1  # of the answers, and more than of the others': it has not learnt to end them
+
+
 class Arm(BaseModel):
-    """A model that answered; `cut` of its answers did not end within the limit, or went round in circles."""
+    """A model that answered; `cut` of its answers did not end within the limit, or went round in circles.
+
+    `unending` are those of them whose reference has room there.
+    """
 
     name: Literal["base", "incumbent", "tuned"]
     model: str
     cut: int
+    unending: int = 0
 
 
 class Side(BaseModel):
@@ -166,6 +173,14 @@ def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
             f"{main.grader} gained {main.difference:+.3f} over {main.against}, surely more than {main.low:+.3f} only; "
             f"the gate asks for a gain above {gate.min_gain:.3f}. {main.n} rows show a gain of "
             f"{main.smallest_effect:.3f} four times out of five"
+        )
+    unending = {arm.name: arm.unending for arm in evaluation.arms}
+    of_result, of_others = unending.pop("tuned", 0), max(unending.values(), default=0)
+    if of_result > max(UNENDING * evaluation.rows, of_others):
+        reasons.append(
+            f"{of_result} of its {evaluation.rows} answers do not end: they went on to {evaluation.max_answer_tokens} "
+            f"tokens or round in circles, where {of_others} of the others' did. Look at them, and at what ends an "
+            "answer in the chat template"
         )
     if main.tuned < gate.min_score:
         reasons.append(f"{main.grader} is {main.tuned:.3f}; the gate asks for {gate.min_score:.3f}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from adapters.manifest import Manifest
 from training.data.findings import DataReport, literal
 from training.data.rows import Row
 from training.directory import JobDirectory, read_lines
@@ -19,6 +20,7 @@ from training.proof.curves import panels
 from training.proof.evaluation import Evaluation
 from training.proof.split import Parts
 from training.proof.statistics import Comparison
+from training.render import thinking
 
 ARMS = {"base": "base", "incumbent": "incumbent", "tuned": "fine-tuned"}
 
@@ -132,6 +134,7 @@ def _run(
         "Training file": f"{job.training_file.name}, {data.rows} rows",
         "Validation file": job.validation_file.name if job.validation_file else "none: held out of the training file",
         "Rows": rows,
+        "Thinking": thinking(Manifest.read(directory.adapter).chat_template or "") or "",
         "Tokens trained": f"{result.trained_tokens:,}",
         "Hyperparameters": hyperparameters,
         "Best step": f"{result.best_step}, by the rows that choose it",

@@ -39,7 +39,7 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
         return [messages.prompt_ids(turns, model, engine, tools, body.chat_template_kwargs)]
 
     held = body.guide_field() or "response_format"
-    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools)
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools, turn=True)
 
     async def whole(generation: Generation) -> dict[str, Any]:
         choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]

@@ -14,7 +14,7 @@ from training.wire import Outside, without_nulls
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
-MAX_STOP_IDS = 128  # the same
+MAX_STOP_IDS = 96  # the same are 128, those that end every answer among them
 MAX_INTEGER = 2**31 - 1
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]

@@ -28,6 +28,8 @@ def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     asked = body.needs_admin(gate, parts.settings.gate)
     if asked is not None and not caller.admin:
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
+    if method.chat_template is not None and not caller.admin:
+        raise Forbidden("chat_template is code that runs in the server: it needs an admin key.")
     job = NewJob(
         model=body.model,
         training_file=body.training_file,

@@ -17,6 +17,7 @@ from adapters.errors import InvalidAdapter
 from adapters.files.validate import CONFIG, WEIGHTS, Limits, check
 from adapters.manifest import Manifest
 from tests.conftest import MakeAdapter
+from tests.families import FAMILIES, save
 
 LIMITS = Limits(max_rank=16)
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -112,6 +113,16 @@ def test_hostile_json_is_refused(content: bytes, make_adapter: MakeAdapter, tiny
         (folder / name).write_bytes(content)
         with pytest.raises(InvalidAdapter, match=name):
             check(folder, tiny_base, LIMITS)
+
+
+def test_adapters_beside_experts_pass_and_those_on_experts_are_refused(
+    make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """The engine would leave them out, and answer with other probabilities than PEFT."""
+    base = BaseModel.read(save(FAMILIES["moe"], tmp_path))
+    check(make_adapter(base, modules=("q_proj", "o_proj")), base, LIMITS)
+    with pytest.raises(InvalidAdapter, match=r"experts\.0\.down_proj.*is of an expert"):
+        check(make_adapter(base, modules=("q_proj", "down_proj")), base, LIMITS)
 
 
 def test_pickles_are_refused_with_a_way_out(make_adapter: MakeAdapter, tiny_base: BaseModel) -> None:

@@ -13,6 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from vllm.lora import lora_model
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig, FusedMoEParallelConfig, RoutingMethodType
+from vllm.model_executor.layers.fused_moe.oracle.unquantized import select_unquantized_moe_backend
 
 from adapters.files import tensors
 from server.engine.plugin import Whole, register
@@ -88,3 +91,23 @@ def test_a_generator_gives_nothing_for_a_token_that_is_thrown_away(monkeypatch: 
     assert first.keys() == {1}
     assert second[0] == first[1], "its first number, though a step was thrown away"
     assert second[1] != first[1]
+
+
+def test_experts_keep_the_cpus_own_kernel_beside_adapters() -> None:
+    """vLLM picks Triton's for them, which a CPU does not have: the first request would end the engine."""
+    register()
+    config = FusedMoEConfig(
+        num_experts=4,
+        experts_per_token=2,
+        hidden_dim=64,
+        intermediate_size=32,
+        num_local_experts=4,
+        num_logical_experts=4,
+        activation=MoEActivation.SILU,
+        device="cpu",
+        routing_method=RoutingMethodType.Renormalize,
+        moe_parallel_config=FusedMoEParallelConfig.make_no_parallel(),
+        in_dtype=torch.float32,
+        is_lora_enabled=True,
+    )
+    assert select_unquantized_moe_backend(config)[0].value == "CPU"

@@ -45,6 +45,11 @@ def test_every_value_of_openais_is_one_of_vllms(change: dict[str, Any]) -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(taken), type=type(taken)) == taken
 
 
+def test_what_ends_a_turn_ends_an_answer_unless_the_request_wants_none() -> None:
+    assert made(Sampling(ends=(5, 2), more={"stop_token_ids": [9]})).stop_token_ids == [9, 5, 2]
+    assert not made(Sampling(ends=(5, 2), more={"ignore_eos": True})).stop_token_ids
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -45,7 +45,7 @@ def test_rows_that_end_leave_their_batch_and_others_go_on(
 ) -> None:
     plain = generation.answer_ids(model, tokenizer, PROMPTS, 16)
     ends = {ids[3] for ids in plain[:20]}  # half of the rows end early
-    monkeypatch.setattr(generation, "_ends", lambda *_: ends)
+    monkeypatch.setattr(generation, "ends", lambda *_: ends)
     stopped = generation.answer_ids(model, tokenizer, PROMPTS, 16)
     stops = [next((place + 1 for place, one in enumerate(ids) if one in ends), len(ids)) for ids in plain]
     assert stopped == [ids[:stop] for ids, stop in zip(plain, stops, strict=True)]

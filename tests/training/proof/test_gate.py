@@ -34,6 +34,10 @@ def evaluation(
     )
 
 
+def arm(name: Any, unending: int) -> Arm:
+    return Arm(name=name, model=name, cut=unending, unending=unending)
+
+
 FAILURE = GraderFailure(grader="exact match", rows=3, of=40, detail="model_grader_server_error: down")
 
 
@@ -41,6 +45,9 @@ def test_the_gate_lets_through_what_is_surely_better_and_forgot_little() -> None
     assert judge(evaluation(), Gate()).passed
     assert judge(evaluation(tuned=0.5), Gate(min_score=0.4)).passed
     assert judge(evaluation(incumbent=0.5), Gate()).passed
+    for unending in ((0, 4), (20, 20), (9, 5)):
+        arms = [arm("base", unending[0]), arm("tuned", unending[1])]
+        assert judge(evaluation().model_copy(update={"arms": arms}), Gate()).passed, unending
     assert judge(evaluation(kept=17), Gate()).passed, "3 of 20 lost, surely more than 5 %"
 
 
@@ -54,6 +61,11 @@ def test_the_gate_lets_through_what_is_surely_better_and_forgot_little() -> None
         (evaluation(kept=14), Gate(), "it lost 30%"),
         (evaluation(n=9), Gate(), "9 rows were judged; a verdict takes 10"),
         (evaluation(tuned=0.5, incumbent=0.9), Gate(), "exact match gained -0.400 over ft:v1"),
+        (
+            evaluation().model_copy(update={"arms": [arm("base", 1), arm("tuned", 5)]}),
+            Gate(),
+            "5 of its 40 answers do not end: they went on to 512 tokens or round in circles, where 1 of",
+        ),
         (evaluation(failures=[FAILURE]), Gate(), "failed on 3 of 40 rows, which are left out"),
         (Evaluation(error="OSError: no sandbox"), Gate(), "the proof broke off: OSError: no sandbox"),
         (evaluation(failures=[FAILURE]).model_copy(update={"comparisons": []}), Gate(), "failed on 3 of 40 rows"),

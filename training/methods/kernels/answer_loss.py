@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from training.methods.loop.resume import ResumableTrainer
 from training.render import IGNORED
@@ -23,7 +24,7 @@ SHARED_TOKENS_WORTH = 256  # fewer saved tokens do not pay for a second pass: 98
 
 
 class AnswerLossTrainer(ResumableTrainer):
-    """Trainer for models whose `forward` is backbone, then LM head."""
+    """Trainer for models whose `forward` is a backbone, and then what is made of its last states."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,12 +40,11 @@ class AnswerLossTrainer(ResumableTrainer):
         causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         with self.accelerator.autocast():
             shared = _shared_tokens(inputs, trained) if _plain_cache(causal_lm.config) else 0
-            hidden = _hidden_states(causal_lm.model, inputs, shared)[:, :-1][trained[:, shared:]]
+            hidden = _hidden_states(causal_lm.base_model, inputs, shared)[:, :-1][trained[:, shared:]]
             total = hidden.new_zeros((), dtype=torch.float32)
             right = hidden.new_zeros((), dtype=torch.long)
-            head = causal_lm.get_output_embeddings()
             for start in range(0, len(targets), CHUNK):
-                part = (head, hidden[start : start + CHUNK], targets[start : start + CHUNK])
+                part = (causal_lm, hidden[start : start + CHUNK], targets[start : start + CHUNK])
                 one = start == 0 and len(targets) <= CHUNK
                 loss, hits = _score(*part) if one else checkpoint(_score, *part, use_reentrant=False)
                 total, right = total + loss, right + hits
@@ -90,7 +90,28 @@ def _hidden_states(backbone: Any, inputs: Any, shared: int) -> torch.Tensor:
     ).last_hidden_state
 
 
-def _score(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = head(hidden).float()
+def _score(causal_lm: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _logits(causal_lm, hidden).float()
     right = (logits.detach().argmax(-1) == targets).sum()
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), right
+
+
+def _logits(causal_lm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """What the model's own `forward` makes of the backbone's states: Granite and Cohere scale, Gemma 2 caps."""
+    name, backbone = causal_lm.base_model_prefix, causal_lm.base_model
+    setattr(causal_lm, name, _Given(hidden[None]))
+    try:
+        return type(causal_lm).forward(causal_lm, use_cache=False).logits[0]
+    finally:
+        setattr(causal_lm, name, backbone)
+
+
+class _Given(torch.nn.Module):
+    """Stands for a backbone whose last states are known."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        super().__init__()
+        self._states = states
+
+    def forward(self, *_: Any, **__: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=self._states)  # pyright: ignore[reportArgumentType]
