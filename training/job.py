@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from training.graders.models import Grader
+from training.graders.models import Grader, Reward
 from training.wire import Description
 
 Auto = Literal["auto"]
@@ -79,7 +79,7 @@ class Reinforcement(Description):
     """Learn what a grader rewards: GRPO."""
 
     type: Literal["reinforcement"] = "reinforcement"
-    grader: Grader
+    grader: Reward
     hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
 
 

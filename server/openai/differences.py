@@ -135,12 +135,12 @@ BATCHES: Table = {
 
 
 def _graders(place: str) -> Table:
-    return {
-        f"{place}.graders": Narrower("All but `label_model`."),
-        f"{place}.image_tag": Taken("Python graders have one set of packages: the server's own."),
-        f"{place}.input[].content": Narrower("Text only."),
-        f"{place}.evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
+    entries = {
+        "image_tag": Taken("Python graders have one set of packages: the server's own."),
+        "input[].content": Narrower("Text only."),
+        "evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
     }
+    return {f"{at}.{name}": entry for at in (place, f"{place}.graders") for name, entry in entries.items()}
 
 
 JOBS: Table = {
