@@ -5,8 +5,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapters.chat import bounded
-from adapters.errors import InvalidAdapter
 from adapters.files import documents
 
 FILENAME = "manifest.json"
@@ -38,7 +36,7 @@ class Manifest(BaseModel):
         """The manifest of an adapter's folder; an empty one where the adapter came without.
 
         Raises:
-            InvalidAdapter: the file is no manifest, or its template no template.
+            InvalidAdapter: the file is no manifest.
         """
         path = directory / FILENAME
         if not path.is_file():
@@ -47,12 +45,9 @@ class Manifest(BaseModel):
         if not any(get_close_matches(key, cls.model_fields) for key in content):
             return cls()  # some other tool's, of the same name
         try:
-            found = cls.model_validate(content)
+            return cls.model_validate(content)
         except ValidationError as error:
             raise documents.unfit(FILENAME, content, error) from error
-        if found.chat_template is not None and (fault := bounded.fault(found.chat_template)):
-            raise InvalidAdapter(f"{FILENAME}.chat_template", f"is no Jinja template: {fault}")
-        return found
 
     def write(self, directory: Path) -> None:
         """Write it into an adapter's folder."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 10.0  # a real template renders a thousand messages in a tenth of a second
 CLOCK = "_tuneport_clock"
+# By templates, beside jinja2.TemplateError: they are programs
+RAISED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def run(template: str, variables: dict[str, Any]) -> str:
@@ -31,19 +33,6 @@ def run(template: str, variables: dict[str, Any]) -> str:
 
     clock: dict[str, Callable[[], None]] = {CLOCK: look}
     return _compiled(template).render(**{**variables, **clock})
-
-
-def fault(template: str) -> str | None:
-    """What keeps a template from being one, and in which line; None: nothing."""
-    from jinja2 import TemplateError, TemplateSyntaxError
-
-    try:
-        _compiled(template)
-    except TemplateSyntaxError as error:
-        return f"{error.message} (line {error.lineno})"
-    except TemplateError as error:
-        return str(error)
-    return None
 
 
 def _compiled(template: str) -> "Template":

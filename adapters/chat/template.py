@@ -12,7 +12,7 @@ from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from adapters.chat import bounded
+from adapters.chat import apart, bounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,11 +91,17 @@ def render(
             "documents": None,
             "add_generation_prompt": generation_prompt,
         }
-        return bounded.run(source, variables | _cut(more or {}, marks))
+        run = apart.run if is_foreign(tokenizer, template) else bounded.run
+        return run(source, variables | _cut(more or {}, marks))
     except TemplateError:
         raise
-    except (JinjaError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (JinjaError, *bounded.RAISED) as error:
         raise TemplateError(f"the model's chat template refused the messages: {error}") from error
+
+
+def is_foreign(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> bool:
+    """Whether a template is another than the tokenizer's own, which the operator chose; it is rendered apart."""
+    return template is not None and template != tokenizer.chat_template
 
 
 @lru_cache(maxsize=8)

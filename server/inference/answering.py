@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from aiostream import stream
 from anyio import CapacityLimiter, to_thread
 
+from adapters.chat import template
 from adapters.manifest import SamplingDefaults
 from server.errors import ContextLengthExceeded, InvalidRequest
 from server.inference.catalog import Catalog, Model
@@ -139,7 +140,8 @@ class Answering:
         running = self._metrics.running.labels(model=model.name)
         running.inc()
         held.callback(running.dec)
-        if asked.characters > LONG_CHARACTERS:
+        apart = template.is_foreign(self._engine.tokenizer, model.manifest.chat_template)
+        if apart or asked.characters > LONG_CHARACTERS:
             prompts = await to_thread.run_sync(asked.prompts, model, self._engine, limiter=self._long)
         else:
             prompts = asked.prompts(model, self._engine)

@@ -1,11 +1,15 @@
 import json
+import sys
 import time
 from typing import Any
 
+import psutil
 import pytest
+from sandlock import landlock_abi_version, min_landlock_abi
 
-from adapters.chat import bounded
+from adapters.chat import apart, bounded
 from adapters.chat.template import CUT, TemplateError, encode, encode_all, render
+from tests.processes import run
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -98,6 +102,33 @@ def test_ordinary_conversations_are_rendered_as_transformers_does(turns: list[di
     assert render(tokenizer, turns, generation_prompt=True) == theirs
 
 
+HOSTILE = {
+    "text": "{{ 'a' * 10 ** 10 }}",
+    "text at its compilation": "{{ 'ab' * 9999999999 }}",
+    "doubled text": "{% set n = namespace(a='aa') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+    "width": "{{ '%*d' % (9999999999, 1) }}",
+    "power": "{{ 9 ** (9 ** 9) }}",
+    "answer": "{{ 'a' * 10 ** 8 }}",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_template_ends_alone(template: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MAX_SECONDS", 2.0)
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(TemplateError, match=f"{apart.MAX_MEMORY >> 20} MB"):
+        render(tokenizer, MESSAGES, template=template, generation_prompt=True)
+    assert psutil.Process().memory_info().rss - before < 2 * apart.MAX_ANSWER_BYTES
+    assert render(tokenizer, MESSAGES, template="{{ messages | length }}", generation_prompt=True) == str(len(MESSAGES))
+
+
+@pytest.mark.skipif(landlock_abi_version() < min_landlock_abi(), reason="this kernel has no Landlock")
+def test_the_process_of_templates_sees_no_files() -> None:
+    source = "from adapters.chat import apart; apart._confine(); open('/etc/passwd')"
+    ended = run([sys.executable, "-c", source], limit_seconds=60)
+    assert "PermissionError" in ended.stderr
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -113,6 +144,9 @@ def test_a_template_that_never_ends_is_ended(template: str, tokenizer: Any, monk
     started = time.monotonic()
     with pytest.raises(TemplateError):
         render(tokenizer, MESSAGES, template=template, generation_prompt=True)
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(TemplateError):
+        render(tokenizer, MESSAGES, generation_prompt=True)
     assert time.monotonic() - started < 5
 
 

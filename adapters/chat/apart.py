@@ -1,0 +1,132 @@
+"""Chat templates that came with an adapter, in a process of their own: it can be killed, and its memory is bounded.
+
+A template is a program that somebody wrote: `{{ 'a' * 10 ** 10 }}` takes 10 GB, where Jinja's own sandbox keeps it from
+files and attributes only. The process reads Python's files and no others, where the kernel can hold it to that.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.chat import bounded
+
+MAX_MEMORY = 1 << 30
+MAX_ANSWER_BYTES = 64 << 20
+START_SECONDS = 60.0  # transformers' imports, once
+GRACE_SECONDS = 1.0  # for the process to say itself that a template takes too long
+PROBE = {
+    "messages": [{"role": "user", "content": "Hi"}],
+    "tools": None,
+    "documents": None,
+    "add_generation_prompt": True,
+}
+
+
+class _Process:
+    """The process; started by the first template, and again after one that ended it. Answers one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: Any = None
+
+    def ask(self, template: str, variables: Mapping[str, Any]) -> dict[str, str]:
+        """The template's `text`, or the `error` instead of it."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = _started()
+                if "text" not in self._exchange("", {}, START_SECONDS):
+                    raise RuntimeError("the process for chat templates does not start")
+            return self._exchange(template, variables, bounded.MAX_SECONDS)
+
+    def _exchange(self, template: str, variables: Mapping[str, Any], seconds: float) -> dict[str, str]:
+        process = self._process
+        timer = threading.Timer(seconds + GRACE_SECONDS, process.kill)
+        timer.start()
+        try:
+            asked = {"template": template, "variables": variables, "seconds": seconds}
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline(MAX_ANSWER_BYTES))
+        except (OSError, ValueError):  # it is gone, maybe in the middle of a line
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            return {"error": f"the chat template took more than {seconds:.0f} seconds, or {MAX_MEMORY >> 20} MB"}
+        finally:
+            timer.cancel()
+
+
+_process = _Process()
+
+
+def run(template: str, variables: Mapping[str, Any]) -> str:
+    """What a template makes of the variables.
+
+    Raises:
+        jinja2.TemplateError: the template is none, raised, or took too much time or memory.
+    """
+    from jinja2 import TemplateError
+
+    answer = _process.ask(template, variables)
+    if "text" not in answer:
+        raise TemplateError(answer["error"])
+    return answer["text"]
+
+
+def fault(template: str) -> str | None:
+    """Why a template cannot be served: it is none, or fails at "Hi"; None: it can."""
+    return _process.ask(template, PROBE).get("error")
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "TZ") if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "adapters.chat.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=kept
+    )
+
+
+def _serve() -> None:
+    """The process's side: a line of JSON for each line of JSON."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    bounded.run("", {})  # imports, before the limits
+    _confine()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        bounded.MAX_SECONDS = asked["seconds"]
+        answers.write(json.dumps(_answer(asked["template"], asked["variables"])) + "\n")
+
+
+def _answer(template: str, variables: dict[str, Any]) -> dict[str, str]:
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        return {"text": bounded.run(template, variables)}
+    except TemplateSyntaxError as error:
+        return {"error": f"{error.message} (line {error.lineno})"}
+    except MemoryError:
+        return {"error": f"it takes more than {MAX_MEMORY >> 20} MB"}
+    except (TemplateError, *bounded.RAISED) as error:
+        return {"error": str(error)}
+
+
+def _confine() -> None:
+    from sandlock import Sandbox, SandlockError, confine
+
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(SandlockError):  # an old kernel: Jinja's sandbox is all there is
+        confine(Sandbox(fs_readable=[sys.base_prefix, sysconfig.get_path("purelib")]))
+
+
+if __name__ == "__main__":
+    _serve()
