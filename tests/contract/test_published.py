@@ -28,7 +28,8 @@ class Stood:
 def stood(smollm2_base: BaseModel, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stood]:
     engine = ScriptedEngine(tokenizer=tokenizer)
     engine.answer = "Yes."
-    with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood")) as server:
+    waiting: dict[str, Any] = {"max_waiting_jobs": 10_000, "judge_url": "http://judge:none"}  # asked, it fails at once
+    with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood"), **waiting) as server:
         assert engine.loop is not None
         for waits in (server.services.queue, server.services.runner):
             asyncio.run_coroutine_threadsafe(waits.stop(), engine.loop).result(20)
