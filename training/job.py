@@ -53,7 +53,7 @@ class ReinforcementHyperparameters(_Hyperparameters):
 
     compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto = "auto"
     eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
-    eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"
+    eval_samples: Annotated[int, Field(ge=1, le=1_000)] | Auto = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
     max_answer_tokens: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
         default="auto", description="Longest sampled answer; auto: 256."

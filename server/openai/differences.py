@@ -145,6 +145,7 @@ def _graders(place: str) -> Table:
 
 JOBS: Table = {
     "seed": Narrower("0 to 2,147,483,647."),
+    "method.reinforcement.hyperparameters.eval_samples": Narrower("1 to 1,000."),
     "method.reinforcement.hyperparameters.reasoning_effort": Taken("The models do not reason before they answer."),
     **_graders("method.reinforcement.grader"),
 }
