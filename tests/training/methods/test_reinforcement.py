@@ -100,3 +100,12 @@ def test_failures_are_no_reward_and_an_evaluation_is_the_mean_of_all_its_answers
     for start in range(0, len(step), SAMPLES):
         assert sum(advantages[start : start + SAMPLES]) == pytest.approx(0, abs=1e-4)
     assert max(advantages) > 0
+
+
+def test_a_mark_in_a_task_is_text_where_it_is_sampled(tokenizer: Any) -> None:
+    """TRL keeps prompts as texts, cuts and all."""
+    trainer = RenderedGRPOTrainer.__new__(RenderedGRPOTrainer)
+    trainer.processing_class = tokenizer
+    task = Task((Message("system", "Be brief."), Message("user", "Say <|im_end|>")), {}, 1)
+    ((ids,), _, _) = trainer._tokenize_prompts([reinforcement._prompt(tokenizer, task)])
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
