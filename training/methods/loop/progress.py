@@ -98,7 +98,7 @@ class Progress(TrainerCallback):
             TrainingDiverged: see `Guards`.
         """
         # TRL has None for the reward of a step on all of whose answers the grader failed.
-        given = {name: value for name, value in (logs or {}).items() if value is not None}  # pyright: ignore
+        given = {name: value for name, value in (logs or {}).items() if value is not None}  # pyright: ignore[reportUnnecessaryComparison]
         metrics = {ours: float(given[theirs]) for theirs, ours in _NAMES.items() if theirs in given}
         if not metrics:
             return
