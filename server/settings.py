@@ -134,7 +134,8 @@ class Settings(BaseSettings):
     )
     gate: Gate = Field(default=Gate(), description="Thresholds of new jobs; a job's metadata (gate.*) win.")
     judge_url: str | None = Field(
-        default=None, description="Where score_model graders ask: an address of OpenAI's shape that ends in /v1."
+        default=None,
+        description="Where score_model and label_model ask: an address of OpenAI's shape that ends in /v1.",
     )
     judge_api_key: SecretStr = Field(default=SecretStr("none"), description="Key for judge_url.")
 
@@ -185,7 +186,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def judge(self) -> Judge | None:
-        """Whom score_model graders ask."""
+        """Whom score_model and label_model ask."""
         return Judge(self.judge_url, self.judge_api_key.get_secret_value()) if self.judge_url else None
 
     def database(self) -> str:

@@ -4,6 +4,7 @@ TrainingError
 ├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
 ├── TrainingDiverged     (RuntimeError)  the loss left the real numbers, or rose above where it began
 ├── NothingToLearn       (RuntimeError)  every answer is rewarded alike
+├── GraderFailed         (RuntimeError)  the grader, or its judge, fails on one answer after the other
 └── DiskFull             (RuntimeError)  there is no room for a checkpoint
 Interrupted  somebody asked the trainer to stop; it saved a checkpoint and can go on
 """
@@ -38,6 +39,12 @@ class NothingToLearn(TrainingError, RuntimeError):
     """The grader gives all first answers the same reward: no step would change anything."""
 
     code = "no_reward_variance"
+
+
+class GraderFailed(TrainingError, RuntimeError):
+    """The grader fails on one answer after the other: there is nothing to learn from."""
+
+    code = "grader_failed"
 
 
 class DiskFull(TrainingError, RuntimeError):

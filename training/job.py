@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from training.graders.models import Grader
+from training.graders.models import Grader, Reward
 from training.wire import Description, Text
 
 Auto = Literal["auto"]
@@ -53,7 +53,7 @@ class ReinforcementHyperparameters(_Hyperparameters):
 
     compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto = "auto"
     eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
-    eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"
+    eval_samples: Annotated[int, Field(ge=1, le=1_000)] | Auto = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
     max_answer_tokens: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
         default="auto", description="Longest sampled answer; auto: 256."
@@ -90,7 +90,7 @@ class Reinforcement(_Method):
     """Learn what a grader rewards: GRPO."""
 
     type: Literal["reinforcement"] = "reinforcement"
-    grader: Grader
+    grader: Reward
     hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
 
 

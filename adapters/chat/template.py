@@ -2,11 +2,13 @@
 
 What people write is text, and never one of the marks by which a model tells turns apart: `<|im_end|>` in a message is
 cut in two by `CUT` in the rendered text, and both halves are encoded by themselves. The template's own marks are whole.
+Marks are special tokens, and of other added tokens those that the template writes (DeepSeek's turns, Qwen's
+`<tool_call>`); the latter are whole in the assistant's turns, for the model writes them too.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
 from inspect import signature
@@ -90,9 +92,10 @@ def render(
             turns = [_with_arguments(turn) for turn in turns]
         if template is None and tokenizer.chat_template is None:
             raise TemplateError(NO_TEMPLATE)
-        marks = _marks(tokenizer)
-        turns, tools = _cut(turns, marks), _cut(tools, marks)
         source = tokenizer.get_chat_template(template, list(tools) or None)  # pyright: ignore[reportArgumentType]
+        marks, assistants = _marks(tokenizer, source)
+        turns = [_cut(turn, assistants if turn["role"] == "assistant" else marks) for turn in turns]
+        tools = _cut(tools, marks)
         if uses_tools and "tools" not in source:
             turns, tools = _in_hermes_form(turns, tools), ()
         run = apart.run if is_foreign(tokenizer, template) else bounded.run
@@ -142,18 +145,33 @@ def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": system}, *rest]
 
 
-@lru_cache(maxsize=8)
-def _marks(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
-    """Finds what the tokenizer would read as a mark of the model's format, and what no tokenizer takes."""
-    added = (str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special)
-    marks = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    return re.compile("|".join([NO_TEXT, *(re.escape(mark) for mark in marks if len(mark) > 1)]))
+@lru_cache(maxsize=64)
+def _marks(tokenizer: "PreTrainedTokenizerBase", source: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Find the first character of what the tokenizer would read as a mark, and what no tokenizer takes (group 1).
+
+    Returns:
+        For everybody's texts, and for the assistant's.
+    """
+    added = [(str(token.content), token.special) for token in tokenizer.added_tokens_decoder.values()]
+    special = {*(mark for mark, special in added if special), *tokenizer.all_special_tokens}
+    return _firsts(special | {mark for mark, _ in added if mark.strip() and mark in source}), _firsts(special)
+
+
+def _firsts(marks: Set[str]) -> re.Pattern[str]:
+    """By the first character, for a search to be quick; the rest is only looked at: marks may overlap."""
+    rests: dict[str, list[str]] = {}
+    for mark in sorted(marks):
+        if len(mark) > 1:
+            rests.setdefault(mark[0], []).append(re.escape(mark[1:]))
+    return re.compile(
+        "|".join([f"({NO_TEXT})", *(f"{re.escape(first)}(?={'|'.join(some)})" for first, some in rests.items())])
+    )
 
 
 def _cut(value: Any, marks: re.Pattern[str]) -> Any:
     """The value with every mark in its texts cut in two; what is no text becomes U+FFFD."""
     if isinstance(value, str):
-        return marks.sub(lambda mark: f"{mark[0][0]}{CUT}{mark[0][1:]}" if len(mark[0]) > 1 else "\ufffd", value)
+        return marks.sub(lambda found: "\ufffd" if found[1] else found[0] + CUT, value)
     if isinstance(value, list | tuple):
         return [_cut(one, marks) for one in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, Mapping):
@@ -187,9 +205,22 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 def encode_all(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each of several texts, faster than one by one."""
-    pieces = [text.split(CUT) for text in texts]
+    lead, width = _lead(tokenizer)
+    pieces = [text.replace(CUT, CUT + lead).split(CUT) for text in texts]
     encoded = iter(tokenizer([piece for some in pieces for piece in some], add_special_tokens=False).input_ids)
-    return [[token for _ in some for token in next(encoded)] for some in pieces]
+    return [
+        [token for number, _ in enumerate(some) for token in next(encoded)[width * bool(number) :]] for some in pieces
+    ]
+
+
+@lru_cache(maxsize=8)
+def _lead(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, int]:
+    """What has to stand before a piece that goes on, and its tokens, which are left out.
+
+    SentencePiece's tokenizers (Llama 2, Mistral) read a space before a text's first word, where nobody wrote one.
+    """
+    line, word, both = tokenizer(["\n", "a", "\na"], add_special_tokens=False).input_ids
+    return ("", 0) if line + word == both else ("\n", len(line))
 
 
 def written(content: str | None, calls: Sequence[Mapping[str, Any]]) -> str:

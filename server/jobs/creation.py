@@ -41,7 +41,7 @@ class Creation:
             organization: stands in the results' names.
             full_models: whether this server serves any.
             max_waiting: jobs that may wait, run or be paused.
-            judge: whom score_model graders ask.
+            judge: whom judging graders ask.
         """
         self._jobs = jobs
         self._files = files

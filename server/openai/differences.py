@@ -135,16 +135,17 @@ BATCHES: Table = {
 
 
 def _graders(place: str) -> Table:
-    return {
-        f"{place}.graders": Narrower("All but `label_model`."),
-        f"{place}.image_tag": Taken("Python graders have one set of packages: the server's own."),
-        f"{place}.input[].content": Narrower("Text only."),
-        f"{place}.evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
+    entries = {
+        "image_tag": Taken("Python graders have one set of packages: the server's own."),
+        "input[].content": Narrower("Text only."),
+        "evaluation_metric": Narrower("All but `cosine`, which needs an embedding model."),
     }
+    return {f"{at}.{name}": entry for at in (place, f"{place}.graders") for name, entry in entries.items()}
 
 
 JOBS: Table = {
     "seed": Narrower("0 to 2,147,483,647."),
+    "method.reinforcement.hyperparameters.eval_samples": Narrower("1 to 1,000."),
     "method.reinforcement.hyperparameters.reasoning_effort": Taken("The models do not reason before they answer."),
     **_graders("method.reinforcement.grader"),
 }

@@ -113,13 +113,31 @@ def test_deep_json_is_a_fault_or_refused(kind: str, depth: int, http: httpx.Clie
         assert answer.json()["reward"] == 0
 
 
+LABEL: dict[str, Any] = {
+    "type": "label_model",
+    "name": "l",
+    "model": "m",
+    "input": [{"role": "user", "content": "a"}],
+    "labels": ["good", "bad"],
+    "passing_labels": ["good"],
+}
 GRADERS: list[dict[str, Any]] = [
     CHECK,
     {"type": "text_similarity", "name": "s", "input": "a", "reference": "b", "evaluation_metric": "rouge_l"},
     {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"},
     {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "a"}]},
     {"type": "multi", "name": "m", "graders": {"one": CHECK}, "calculate_output": "one"},
+    {"type": "multi", "name": "m", "graders": LABEL, "calculate_output": "l"},
 ]
+
+
+@pytest.mark.parametrize("call", ["validate", "run"])
+def test_a_label_model_alone_is_refused_with_what_to_send(call: str, http: httpx.Client) -> None:
+    """As OpenAI's types have it, it is a part of a multi grader here."""
+    body = {"grader": LABEL, **({"model_sample": "x"} if call == "run" else {})}
+    answer = http.post(f"{PATH}/{call}", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "grader"), answer.text
+    assert '"type": "multi"' in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("grader", GRADERS, ids=lambda grader: grader["type"])

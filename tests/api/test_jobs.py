@@ -189,10 +189,26 @@ def test_a_chat_template_is_an_admins_and_a_template(served: InProcess, file_id:
 
 PYTHON = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
 JUDGE = {"type": "score_model", "name": "j", "model": "m", "input": [{"role": "user", "content": "a"}]}
+LABEL = {**JUDGE, "type": "label_model", "labels": ["yes", "no"], "passing_labels": ["yes"]}
 BOTH = {"type": "multi", "name": "m", "graders": {"one": GRADER, "two": PYTHON}, "calculate_output": "one + two"}
+LABELS = {"type": "multi", "name": "m", "graders": {"one": GRADER, "two": LABEL}, "calculate_output": "one + two"}
 
 
-@pytest.mark.parametrize(("grader", "told"), [(PYTHON, "Linux 6.12"), (BOTH, "Linux 6.12"), (JUDGE, "JUDGE_URL")])
+def test_a_label_model_judges_held_out_rows_and_is_no_reward(http: httpx.Client, file_id: str) -> None:
+    body = {"model": MODEL, "training_file": file_id, "validation_file": file_id}
+    method = {"type": "reinforcement", "reinforcement": {"grader": LABEL}}
+    refused = http.post("/v1/fine_tuning/jobs", json={**body, "method": method}).json()["error"]
+    assert refused["param"] == "method.reinforcement.grader"
+    assert "part of a multi grader" in refused["message"]
+    method = {"type": "supervised", "supervised": {"graders": [LABEL]}}
+    refused = http.post("/v1/fine_tuning/jobs", json={**body, "method": method}).json()["error"]
+    assert "JUDGE_URL" in refused["message"], "understood; only nobody is there to ask"
+
+
+@pytest.mark.parametrize(
+    ("grader", "told"),
+    [(PYTHON, "Linux 6.12"), (BOTH, "Linux 6.12"), (JUDGE, "JUDGE_URL"), (LABELS, "JUDGE_URL")],
+)
 @pytest.mark.parametrize("kind", ["supervised", "reinforcement"])
 def test_a_grader_that_cannot_run_here_is_refused_before_hours_are_spent(
     kind: str, grader: Any, told: str, http: httpx.Client, file_id: str, monkeypatch: pytest.MonkeyPatch

@@ -42,6 +42,7 @@ PROSE: dict[str, dict[str, Any]] = {  # what descriptions say and the schema doe
     "/files limit": {"min": 1, "max": 10_000},
     "logit_bias": {"of": {"is": "integer", "min": -100, "max": 100}},
     "GraderScoreModel.input": {"min": 1},
+    **{f"GraderLabelModel.{name}": {"min": 1} for name in ("input", "labels", "passing_labels")},
 }
 BOUNDS = {
     "minLength": "min",

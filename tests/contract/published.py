@@ -34,6 +34,8 @@ GRADER = {
     "source": ("def grade(sample, item):\n    return 1.0",),
     "graders.source": ("def grade(sample, item):\n    return 1.0",),
     "graders.range": ([0, 1],),
+    "graders.labels": (["x", "y"],),
+    "graders.passing_labels": (["x"],),
     "range": ([0, 1],),
 }
 PREFERRED = {"grader": GRADER, "method.reinforcement.grader": GRADER}

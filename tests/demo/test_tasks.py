@@ -26,7 +26,7 @@ def test_rows_are_the_same_every_time_and_right_is_to_the_letter(task: Task) -> 
 
 
 def test_what_the_demo_asks_about_forgetting_is_not_rehearsed() -> None:
-    rehearsed = {prompt.lower() for prompt in replay.PROMPTS.read_text().splitlines()}
+    rehearsed = {prompt.lower() for prompt in replay.prompts()}
     assert not rehearsed & {question.lower() for question in GENERAL}
     assert not any("france" in prompt or "autumn" in prompt or "grandmother" in prompt for prompt in rehearsed)
 

@@ -33,6 +33,7 @@ PAIRS = [Pair((Message("user", f"Say {n}"),), f"{n} it is", "No" + "!" * n, n) f
 LETTERS = string.ascii_letters + string.digits  # random bytes share some with it, and not all alike
 TASKS = [Task((Message("user", f"Say {n}"),), {"answer": LETTERS}, n) for n in range(6)]
 HELD_OUT = 3
+EVALUATED = 9  # answers
 BY_DPO = Resolved(2, 4, RATE, 1, supervised_share=SHARE)
 # An epoch of three steps, two prompts with four answers each, evaluated after the second and at the end.
 BY_GRPO = Resolved(1, 2, RATE, 1, samples=4, eval_interval=2, eval_samples=3, max_answer_tokens=6)
@@ -74,6 +75,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     made: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "bf16_supported", lambda: False)
+        patch.setattr(models, "MAX_ROWS_A_PASS", EVALUATED)  # of several batches, TRL's mean is another
         for method in (preference, reinforcement):
             begin = method.run
             patch.setattr(
@@ -189,6 +191,7 @@ def test_grpo_is_trls(run: Run, small: Path, tmp_path: Path) -> None:
             max_completion_length=6,
             beta=reinforcement.KL_WEIGHT,
             eval_strategy="steps",
+            per_device_eval_batch_size=EVALUATED,
             eval_steps=2,
             num_generations_eval=1,
         ),

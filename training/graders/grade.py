@@ -46,13 +46,13 @@ def require(grader: models.Grader, asked: judge.Judge | None) -> None:
     """Ask before hours are spent whether this machine can run the grader.
 
     Raises:
-        JudgeUnavailable: a score_model grader, and there is no judge.
+        JudgeUnavailable: a score_model or label_model grader, and there is no judge.
         SandboxUnavailable: a Python grader, and this machine cannot confine it.
     """
     for one in grader.graders.values() if isinstance(grader, models.Multi) else (grader,):
         if isinstance(one, models.Python):
             sandbox.require()
-        elif isinstance(one, models.ScoreModel):
+        elif isinstance(one, models.ScoreModel | models.LabelModel):
             judge.require(asked)
 
 
@@ -64,7 +64,7 @@ def grade(
     Args:
         items: the rows' own fields, the `item` of templates.
         answers: the model's texts, the `sample.output_text`.
-        asked: the judge of score_model graders.
+        asked: the judge of score_model and label_model graders.
 
     Raises:
         SandboxUnavailable: a Python grader, and this machine cannot confine it.
@@ -79,14 +79,15 @@ def grade(
 
 
 def _one(
-    grader: models.StringCheck | models.TextSimilarity | models.ScoreModel,
+    grader: models.StringCheck | models.TextSimilarity | models.ScoreModel | models.LabelModel,
     item: dict[str, Any],
     sample: dict[str, Any],
     asked: judge.Judge | None,
 ) -> Grade:
     try:
-        if isinstance(grader, models.ScoreModel):
-            value, tokens = judge.score(asked, grader, item, sample)
+        if isinstance(grader, models.ScoreModel | models.LabelModel):
+            ask: Any = judge.score if isinstance(grader, models.ScoreModel) else judge.label
+            value, tokens = ask(asked, grader, item, sample)
             return Grade(value, {grader.name: value}, tokens={grader.model: tokens})
         text, reference = fill(grader.input, item, sample), fill(grader.reference, item, sample)
     except InvalidPath as error:

@@ -1,4 +1,4 @@
-"""A score_model grader: ask a model behind any endpoint of OpenAI's shape for a number.
+"""A score_model or label_model grader: ask a model behind any endpoint of OpenAI's shape for a number, or a label.
 
 The judge is told to answer with JSON; the last `result` in its answer counts, or else the last number: judges think
 aloud first, in numbered points. `response_format` is not asked for: half of the servers that speak this API refuse it.
@@ -7,21 +7,26 @@ aloud first, in numbered points. `response_format` is not asked for: half of the
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from training.graders.models import ScoreModel
+from training.graders.models import LabelModel, ScoreModel
 from training.graders.templates import fill
 
 URL_VARIABLE = "TUNEPORT_JUDGE_URL"
 KEY_VARIABLE = "TUNEPORT_JUDGE_API_KEY"
 TIMEOUT_SECONDS = 120.0
-_RESULT = re.compile(r'"result"\s*:\s*"?(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)')
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+LAST_CHARACTERS = 20_000  # of an answer that are looked at
+_FIGURE = r"(-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)"
+_NUMBER = re.compile(_FIGURE)
+_RESULT = re.compile(rf'"result"\s*:\s*"?{_FIGURE}')  # in what is nearly JSON
+_OF = re.compile(rf"(?:/|\bof)\s*{_FIGURE}")  # 7/10, 7 out of 10
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class JudgeUnavailable(RuntimeError):
 
 
 class JudgeRefused(ValueError):
-    """The judge's answer holds no number within the range."""
+    """The judge's answer holds no number within the range, or none of the labels."""
 
 
 def require(judge: Judge | None) -> Judge:
@@ -54,7 +59,7 @@ def require(judge: Judge | None) -> Judge:
     """
     if judge is None:
         raise JudgeUnavailable(
-            f"score_model graders need a judge: set {URL_VARIABLE} (https://host/v1) and {KEY_VARIABLE}"
+            f"score_model and label_model graders need a judge: set {URL_VARIABLE} (https://host/v1) and {KEY_VARIABLE}"
         )
     return judge
 
@@ -69,14 +74,42 @@ def score(
         JudgeRefused: its answer holds no number within the range.
         InvalidPath: a template names what the row does not have.
     """
-    judge = require(judge)
     low, high = grader.range
-    messages = [{"role": one.role, "content": fill(one.content, item, sample)} for one in grader.input]
-    wanted = f'Answer with {{"result": N}}, N a number from {low:g} to {high:g}, and nothing else.'
-    messages.append({"role": "user", "content": wanted})
     sampling = grader.sampling_params.model_dump(exclude_none=True) if grader.sampling_params else {}
     if "max_completions_tokens" in sampling:
         sampling["max_tokens"] = sampling.pop("max_completions_tokens")
+    wanted = f'Answer with {{"result": N}}, N a number from {low:g} to {high:g}, and nothing else.'
+    text, tokens = _said(judge, grader, item, sample, wanted, sampling)
+    return _number(text, low, high), tokens
+
+
+def label(
+    judge: Judge | None, grader: LabelModel, item: Mapping[str, Any], sample: Mapping[str, Any]
+) -> tuple[float, int]:
+    """1 where the judge's label is among those that pass, else 0, and the tokens it took.
+
+    Raises:
+        JudgeUnavailable, InvalidPath: see `score`.
+        JudgeRefused: its answer is none of the labels.
+    """
+    labels = ", ".join(json.dumps(one, ensure_ascii=False) for one in grader.labels)
+    wanted = f'Answer with {{"result": L}}, L one of {labels}, and nothing else.'
+    text, tokens = _said(judge, grader, item, sample, wanted, {})
+    return float(_label(text, grader.labels) in grader.passing_labels), tokens
+
+
+def _said(
+    judge: Judge | None,
+    grader: ScoreModel | LabelModel,
+    item: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    wanted: str,
+    sampling: dict[str, Any],
+) -> tuple[str, int]:
+    """The end of the judge's answer, and the tokens it took."""
+    judge = require(judge)
+    messages = [{"role": one.role, "content": fill(one.content, item, sample)} for one in grader.input]
+    messages.append({"role": "user", "content": wanted})
     try:
         answer = _ask(judge, {"model": grader.model, "messages": messages, "temperature": 0, **sampling})
     except httpx.HTTPStatusError as error:
@@ -88,7 +121,7 @@ def score(
     except ValueError as error:
         raise JudgeUnavailable(f"the judge's answer is not JSON: {error}") from error
     text, tokens = _read(answer)
-    return _number(text, low, high), tokens
+    return text[-LAST_CHARACTERS:], tokens
 
 
 def _read(answer: Any) -> tuple[str, int]:
@@ -115,16 +148,48 @@ def _ask(judge: Judge, body: dict[str, Any]) -> Any:
     return answer.raise_for_status().json()
 
 
+def _results(text: str) -> list[Any]:
+    """What the JSON objects in a text have as `result`, in order; within an object that has one, none counts."""
+    found: list[Any] = []
+    start = text.find("{")
+    while start >= 0:
+        end = start + 1
+        with suppress(ValueError, RecursionError):
+            value, behind = _DECODER.raw_decode(text, start)
+            if "result" in value:
+                found.append(value["result"])
+                end = behind
+        start = text.find("{", end)
+    return found
+
+
 def _number(text: str, low: float, high: float) -> float:
-    try:
-        parsed = json.loads(text)
-        found = parsed["result"] if isinstance(parsed, dict) else parsed
-        value = float(found)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        found = _RESULT.findall(text) or _NUMBER.findall(text)
-        if not found:
-            raise JudgeRefused(f"the judge answered {text[:200]!r}, which holds no number") from None
-        value = float(found[-1])
+    if results := _results(text):
+        value = _figure(results[-1])
+    else:
+        found = _RESULT.findall(text) or _NUMBER.findall(_OF.sub("", text))
+        value = float(found[-1]) if found else None
+    if value is None:
+        raise JudgeRefused(f"the judge answered {text[:200]!r}, which holds no number")
     if not low <= value <= high:
         raise JudgeRefused(f"the judge answered {value:g}; expected a number from {low:g} to {high:g}")
     return value
+
+
+def _figure(result: Any) -> float | None:
+    """A number, as such or as text."""
+    if isinstance(result, str):
+        written = _NUMBER.match(result.strip())
+        return float(written.group()) if written else None
+    with suppress(OverflowError):
+        return float(result) if isinstance(result, int | float) and not isinstance(result, bool) else None
+    return None
+
+
+def _label(text: str, labels: Sequence[str]) -> str:
+    results = _results(text)
+    said = str(results[-1] if results else text).strip(" \n\"'.")
+    for one in sorted(labels, key=said.__ne__):  # to the letter first
+        if one.casefold() == said.casefold():
+            return one
+    raise JudgeRefused(f"the judge answered {text[:200]!r}; expected one of {', '.join(labels)}"[:500])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from training.graders.formula import check_formula
 from training.graders.templates import check_template
@@ -12,6 +12,7 @@ MAX_SOURCE_BYTES = 256_000  # OpenAI's limit on a Python grader
 
 MAX_GRADERS = 16  # of a multi grader; OpenAI names no limit
 MAX_JUDGE_MESSAGES = 32
+MAX_LABELS = 64
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -101,25 +102,48 @@ class JudgeSampling(Description):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
-class ScoreModel(_Grader):
-    """A model reads `input` and answers with a number within `range`; see `judge.py`."""
+class _Judged(_Grader):
+    """A model reads `input`; see `judge.py`."""
 
-    type: Literal["score_model"]
     model: Name
     input: Annotated[list[JudgeMessage], Field(min_length=1, max_length=MAX_JUDGE_MESSAGES)]
-    range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
-    sampling_params: JudgeSampling | None = None
 
     @model_validator(mode="after")
-    def _range_and_templates(self) -> "ScoreModel":
-        if not self.range[0] < self.range[1]:
-            raise ValueError(f"range is {self.range}; expected [lowest, highest]")
+    def _inputs_are_right(self) -> "_Judged":
         for message in self.input:
             check_template(message.content)
         return self
 
 
-Single = Annotated[StringCheck | TextSimilarity | Python | ScoreModel, Field(discriminator="type")]
+class ScoreModel(_Judged):
+    """The model answers with a number within `range`."""
+
+    type: Literal["score_model"]
+    range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
+    sampling_params: JudgeSampling | None = None
+
+    @model_validator(mode="after")
+    def _range_is_right(self) -> "ScoreModel":
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range is {self.range}; expected [lowest, highest]")
+        return self
+
+
+class LabelModel(_Judged):
+    """The model answers with one of `labels`: 1 where it is among `passing_labels`, else 0."""
+
+    type: Literal["label_model"]
+    labels: Annotated[list[Name], Field(min_length=1, max_length=MAX_LABELS)]
+    passing_labels: Annotated[list[Name], Field(min_length=1, max_length=MAX_LABELS)]
+
+    @model_validator(mode="after")
+    def _labels_are_right(self) -> "LabelModel":
+        if strange := [one for one in self.passing_labels if one not in self.labels]:
+            raise ValueError(f"passing_labels has {strange[0]!r}, which is not among labels")
+        return self
+
+
+Single = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | LabelModel, Field(discriminator="type")]
 
 
 class Multi(_Grader):
@@ -144,4 +168,21 @@ class Multi(_Grader):
         return self
 
 
-Grader = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | Multi, Field(discriminator="type")]
+Grader = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | LabelModel | Multi, Field(discriminator="type")]
+
+
+def _not_a_label(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "label_model":
+        raise ValueError(
+            "OpenAI takes a label_model here as a part of a multi grader only; send "
+            '{"type": "multi", "name": ..., "graders": {"label": {"type": "label_model", ...}}, '
+            '"calculate_output": "label"}'
+        )
+    return value
+
+
+# What a reinforcement job and `alpha/graders` take, as OpenAI's types have it.
+Reward = Annotated[
+    Annotated[StringCheck | TextSimilarity | Python | ScoreModel | Multi, Field(discriminator="type")],
+    BeforeValidator(_not_a_label),
+]

@@ -1,8 +1,10 @@
 """GRPO with TRL's GRPOTrainer and PEFT: sample answers, grade them, move to what was graded above the group's mean.
 
-Answers are sampled with plain transformers: on a CPU 1.2 s a step where a rollout on vLLM took 4.2 s.
+Answers are sampled with plain transformers: on a CPU 1.2 s a step where a rollout on vLLM took 4.2 s. An answer on
+which the grader itself fails has no reward: TRL leaves it out of its group's mean, and gives it no advantage.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +17,8 @@ from adapters.chat import template
 from training.data.rows import Task
 from training.defaults import Resolved
 from training.directory import JobDirectory
-from training.errors import NothingToLearn
-from training.graders.grade import grade
+from training.errors import GraderFailed, NothingToLearn
+from training.graders.grade import Grade, grade
 from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.job import TrainingJob
@@ -31,17 +33,45 @@ from training.render import turns
 TEMPERATURE = 1.0  # TRL's: groups need answers that differ
 KL_WEIGHT = 0.02  # of the KL to the base; TRL's 0 let a small model forget to speak
 PROBED = 8  # prompts, before the first step
+FAILED_IN_A_ROW = 16  # answers; with a judge, asked four times for each, it has been away for two minutes by then
 
 
 class RenderedGRPOTrainer(ResumableTrainer, GRPOTrainer):
-    """GRPOTrainer whose prompts are text that the template has put the special tokens into already."""
+    """GRPOTrainer whose prompts are text that the template has put the special tokens into already.
+
+    An evaluation's reward is the mean of all its answers; TRL's is that of the batches' means, of which the last may
+    be of one answer.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._evaluated: list[float] = []
 
     def _tokenize_prompts(self, prompts: list[str]) -> Any:
         return [template.encode(self.processing_class, prompt) for prompt in prompts], None, {}  # pyright: ignore
 
+    def _calculate_rewards(self, *args: Any) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(*args)
+        if not self.model.training:  # pyright: ignore[reportOptionalMemberAccess]
+            self._evaluated += rewards.flatten().tolist()
+        return rewards
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record a step's or an evaluation's figures.
+
+        Raises:
+            GraderFailed: on every answer of an evaluation.
+        """
+        if self._evaluated:
+            graded = [reward for reward in self._evaluated if not math.isnan(reward)]
+            if not graded:
+                raise GraderFailed("the grader failed on every held-out answer; the events say how")
+            self._metrics["eval"]["reward"], self._evaluated = graded, []
+        super().log(logs, start_time)
+
 
 class Rewards:
-    """The job's grader as TRL calls it; warns once for each kind of fault."""
+    """The job's grader as TRL calls it; warns once for each kind of fault, and gives up where all is failure."""
 
     __name__ = "grader"
 
@@ -51,17 +81,35 @@ class Rewards:
         self._directory = directory
         self._told: set[str] = set()
         self._judge = Judge.from_environment()
+        self._failed = 0  # in a row
 
     def __call__(self, prompts: list[str], completions: list[str], row: list[int], **_: Any) -> list[float | None]:
-        """A reward for each completion; `row` says whose."""
+        """A reward for each completion, None where the grader failed; `row` says whose.
+
+        Raises:
+            GraderFailed: on `FAILED_IN_A_ROW` completions.
+        """
         items, texts = [self._items[line] for line in row], [text.strip() for text in completions]
-        grades = grade(self._grader, items, texts, self._judge)
-        for one in grades:
-            for fault, detail in one.faults.items():
-                if fault not in self._told:
-                    self._told.add(fault)
-                    self._directory.event(f"The grader failed ({fault}); such answers get 0: {detail}", level="warn")
-        return [one.score for one in grades]
+        rewards: list[float | None] = []
+        for start in range(0, len(texts), FAILED_IN_A_ROW):  # no more are asked of a judge that is away
+            part = slice(start, start + FAILED_IN_A_ROW)
+            grades = grade(self._grader, items[part], texts[part], self._judge)
+            rewards += [self._heed(one) for one in grades]
+        return rewards
+
+    def _heed(self, one: Grade) -> float | None:
+        self._failed = self._failed + 1 if one.failed else 0
+        for fault, detail in one.faults.items():
+            if fault not in self._told:
+                self._told.add(fault)
+                get = "have no reward and are left out" if one.failed else "get 0"
+                self._directory.event(f"The grader failed ({fault}); such answers {get}: {detail}", level="warn")
+        if self._failed == FAILED_IN_A_ROW:
+            detail = "; ".join(f"{kind}: {said}" for kind, said in one.faults.items())
+            raise GraderFailed(
+                f"the grader failed on {self._failed} answers in a row, the last time so: {detail}"[:1_000]
+            )
+        return None if one.failed else one.score
 
 
 def train(
@@ -77,6 +125,7 @@ def train(
 
     Raises:
         NothingToLearn: the first answers all get the same reward.
+        GraderFailed: the grader, or its judge, fails on one answer after the other.
         TrainingDiverged, Interrupted: see `supervised.train`.
     """
     set_seed(job.seed)
@@ -118,8 +167,11 @@ def _probe(
         outputs = model.generate(**inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=limit)
     texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     given = rewards(prompts, texts, [task.line for task in tasks for _ in range(samples)])
-    if any(len(set(given[start : start + samples])) > 1 for start in range(0, len(given), samples)):
+    groups = [set(given[start : start + samples]) - {None} for start in range(0, len(given), samples)]
+    if any(len(group) > 1 for group in groups):
         return
+    if not any(groups):
+        raise GraderFailed("the grader failed on every one of the first answers; the events say how")
     raise NothingToLearn(
         f"the base's answers to the first {len(tasks)} prompts all get the same reward: there is nothing to prefer. "
         "Give partial rewards (a multi grader, text_similarity), easier prompts, or a supervised start"

@@ -2,7 +2,8 @@
 
 Self-generated, so no outside data is needed, and token for token what the base would say: the model learns the task
 without moving elsewhere. In our trial a tenth of replay cut the KL to the base on general prompts from 0.65 to 0.135
-nats a token. The prompts stand in `general_prompts.txt`; what a test asks must not.
+nats a token. The prompts stand in `general_prompts.txt`, and for large jobs each of `FORMS` is asked about each of
+`general_topics.txt`; what a test asks must not be among them.
 """
 
 import math
@@ -10,40 +11,91 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
+from training.directory import write_atomically
 from training.methods.generation import answer_ids, ends
 from training.render import IGNORED, Ids, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROMPTS = Path(__file__).with_name("general_prompts.txt")
+PROMPTS, TOPICS = (Path(__file__).with_name(f"general_{name}.txt") for name in ("prompts", "topics"))
+FORMS = (  # that are answered briefly
+    "Give me one fun fact about {}.",
+    "Write one short sentence about {}.",
+    "In one sentence, why do people like {}?",
+    "Explain {} to a child in one sentence.",
+    "Ask me a question about {}.",
+    "Write a title for a story about {}.",
+    "Describe {} in five words.",
+    "In a few words, what is the use of {}?",
+    "Name three words that come to mind with {}.",
+    "What would you tell a friend who knows nothing of {}? Be brief.",
+    "Write a rhyme of two lines about {}.",
+    "Do you like {}? Answer in one sentence.",
+    "Give me one tip about {}.",
+    "Write a polite question about {} to an expert.",
+    "What is one problem with {}? Be brief.",
+    "Give one reason to learn more about {}.",
+    "Which season suits {} best, and why? Answer in one sentence.",
+    "Write a friendly message of one sentence that mentions {}.",
+    "Say something true about {}, and nothing else.",
+    "Which job has to do with {}? Name one.",
+    "Name a book that one could write about {}.",
+    "Who would enjoy {}, and why? Answer in one sentence.",
+    "What do {} make you think of? Answer in a few words.",
+    "Finish this sentence: the best thing about {} is",
+)
 MAX_ANSWER_TOKENS = 40
 
 
+class Replay(BaseModel):
+    """A job's replay rows, without repetitions; kept, for a large job's take minutes to answer."""
+
+    rows: list[Ids]
+
+
 def rows_for(share: float, task_rows: int) -> int:
-    """How many replay rows make them `share` of all; at most as many as there are prompts."""
-    return min(math.ceil(task_rows * share / (1 - share)), len(_prompts()))
+    """How many replay rows make them `share` of all."""
+    return math.ceil(task_rows * share / (1 - share))
 
 
-def self_answers(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[Ids]:
-    """Rows of the base's greedy answers to `count` general prompts drawn by `seed`.
+def self_answers(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int, kept: Path | None = None
+) -> list[Ids]:
+    """`count` rows of the base's greedy answers to general prompts drawn by `seed`.
 
     Twice as many are asked, and answers that end within `MAX_ANSWER_TOKENS` taken first: a model that only rehearses
-    answers without an end learns not to end. One that does not end is trained as far as it goes.
+    answers without an end learns not to end. One that does not end is trained as far as it goes. Where that is more
+    than there are prompts, rows come again and again.
 
     Args:
         model: the base, before any adapter; a transformers causal language model.
+        kept: a file that holds what was answered already, or will.
     """
-    known = _prompts()
-    prompts = [
-        prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
-        for prompt in random.Random(seed).sample(known, min(2 * count, len(known)))
-    ]
+    if kept is not None and kept.exists():
+        rows = Replay.model_validate_json(kept.read_bytes()).rows
+    else:
+        rows = _answered(model, tokenizer, count, seed)
+        if kept is not None:
+            write_atomically(kept, Replay(rows=rows))
+    return [rows[number % len(rows)] for number in range(count)]
+
+
+def prompts() -> list[str]:
+    """Every prompt there is, the written ones first."""
+    written, topics = (path.read_text(encoding="utf-8").splitlines() for path in (PROMPTS, TOPICS))
+    return written + [form.format(topic) for form in FORMS for topic in topics]
+
+
+def _answered(model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[Ids]:
+    known, dice = prompts(), random.Random(seed)
+    written = len(PROMPTS.read_text(encoding="utf-8").splitlines())
+    drawn = dice.sample(known[:written], min(2 * count, written))
+    drawn += dice.sample(known[written:], min(2 * count, len(known)) - len(drawn))
+    asked = [prompt_ids(tokenizer, [{"role": "user", "content": prompt}]) for prompt in drawn]
+    answers = answer_ids(model, tokenizer, asked, MAX_ANSWER_TOKENS)
     last = ends(model, tokenizer)
-    answers = answer_ids(model, tokenizer, prompts, MAX_ANSWER_TOKENS)
-    answered = sorted(zip(prompts, answers, strict=True), key=lambda pair: pair[1][-1] not in last)
+    answered = sorted(zip(asked, answers, strict=True), key=lambda pair: pair[1][-1] not in last)
     return [{"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer} for ids, answer in answered[:count]]
-
-
-def _prompts() -> list[str]:
-    return PROMPTS.read_text(encoding="utf-8").splitlines()

@@ -92,7 +92,9 @@ def _replay_rows(
 ) -> list[Ids]:
     if not share:
         return []
-    rows = replay.self_answers(model, tokenizer, replay.rows_for(share, task_rows), job.seed)
+    rows = replay.self_answers(
+        model, tokenizer, replay.rows_for(share, task_rows), job.seed, directory.path / "replay.json"
+    )
     directory.event(f"Replay against forgetting: {len(rows)} of the base's own answers mixed into {task_rows} rows")
     return rows
 

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from training.data.checks.duplicates import Near, signature
-from training.data.messages import Message
-from training.data.rows import Example, Pair, Row
+from training.data.checks.duplicates import Near, said, signature
+from training.data.rows import Row
 from training.defaults import MAX_PROOF_ROWS, MAX_SELECTION_ROWS, PROOF_SHARE, SELECTION_SHARE
 from training.proof.statistics import MIN_ROWS
 
@@ -118,17 +117,11 @@ def _same_conversation(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
 
 
 def _near(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """Near duplicates, system messages left aside: those are the same everywhere."""
+    """Near duplicates, each with a few of those that it is like."""
     known = Near()
     for place, row in enumerate(rows):
-        mine = signature(_said(row))
+        mine = signature(said(row))
         if mine is None:
             continue
         yield from ((twin, place) for twin in known.twins(mine))
         known.add(place, mine)
-
-
-def _said(row: Row) -> str:
-    messages: Sequence[Message] = row.messages if isinstance(row, Example) else row.prompt
-    answers = [row.answer, row.rejected] if isinstance(row, Pair) else []
-    return "\n".join([*(one.text for one in messages if one.role not in ("system", "developer")), *answers])

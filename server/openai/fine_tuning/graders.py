@@ -11,7 +11,7 @@ from server.errors import RateLimited
 from server.http.identity import Caller
 from server.services import Parts
 from training.graders.grade import FAULTS, grade
-from training.graders.models import Grader
+from training.graders.models import Reward
 from training.wire import Description
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
@@ -22,7 +22,7 @@ MAX_SAMPLE_LENGTH = 200_000
 class ValidateRequest(Description):
     """A grader to check."""
 
-    grader: Grader
+    grader: Reward
 
 
 class RunRequest(ValidateRequest):

@@ -34,7 +34,7 @@ RANGES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     | {
         "compute_multiplier": ([0.0001, 1, 10, "auto"], [0.00001, 10.1]),
         "eval_interval": ([1, 1000, "auto"], [0]),
-        "eval_samples": ([1, 1000, "auto"], [0]),
+        "eval_samples": ([1, 1000, "auto"], [0, 1001]),
         "reasoning_effort": (["default", "low", "medium", "high"], ["auto", "none"]),
     },
 }

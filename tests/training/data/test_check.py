@@ -79,7 +79,14 @@ SECRETS = {
     "aws": "AKIAIOSFODNN7EXAMPLE",
     "github": "ghp_" + "a1B2" * 9,
     "openai": "sk-" + "a1B2" * 5 + "T3BlbkFJ" + "c3D4" * 5,
-    "private key": "-----BEGIN RSA PRIVATE KEY-----",
+    "aws secret": "aws_secret_access_key = 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY'",
+    "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi",
+    "encrypted key": "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,3F1\n\n"
+    "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi",
+    "escaped key": r'"private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC',
+    "slack": "xoxb-263594206564-FGqddMF8t08v8N7Oq4i57vs1",
+    "stripe": "sk_live_" + "a1B2" * 6,
+    "twilio": "AC" + "a1b2" * 8,
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
 }
 
@@ -95,7 +102,18 @@ def test_secrets_are_errors(tmp_path: Path, secret: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["postgres://user:password@localhost", "Pay invoice AP2024001234 today", "The agency APEXSYSTEMS called me"],
+    [
+        "postgres://user:password@localhost",
+        "Pay invoice AP2024001234 today",
+        "The agency APEXSYSTEMS called me",
+        "THE ASIAPACIFICOPERATIONS UNIT",
+        "Set AKIAXXXXXXXXXXXXXXXX here",
+        "export GITHUB_TOKEN=ghp_" + "x" * 36,
+        "Use sk_live_xxxxxxxxxxxxxxxxxxxxxxxx",
+        "A key begins with -----BEGIN RSA PRIVATE KEY----- and goes on",
+        "MappingServiceConnection.config.resolveDefaultPropertiesOfBeans",
+        "The image SKd41d8cd98f00b204e9800998ecf8427e00ff1234",
+    ],
 )
 def test_what_may_be_a_secret_is_a_warning_and_stays(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "a.jsonl", [*CLEAN, chat(f"{text} please", "Noted, we will do so at once.")])

@@ -21,6 +21,15 @@ SCORE = {
     "range": [0, 10],
 }
 
+LABEL = {
+    "type": "label_model",
+    "name": "l",
+    "model": "judge-1",
+    "input": [{"role": "user", "content": "Is {{sample.output_text}} right for {{item.q}}?"}],
+    "labels": ["right", "nearly", "wrong"],
+    "passing_labels": ["right", "nearly"],
+}
+
 
 def grader(**content: Any) -> Grader:
     return TypeAdapter(Grader).validate_python(content)
@@ -300,10 +309,12 @@ def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
         {"type": "python", "name": "p", "source": "def grade(:"},
         {"type": "python", "name": "p", "source": "x = 1"},
         {"type": "string_check", "name": "s", "input": "a", "reference": "b", "operation": "lt"},
-        {"type": "label_model", "name": "l"},
+        {**LABEL, "passing_labels": ["good"]},
+        {**LABEL, "labels": []},
+        {**LABEL, "input": [{"role": "user", "content": "{{samples}}"}]},
         {**SCORE, "range": [1, 0]},
     ],
-    ids=["cosine", "no Python", "no grade", "operation", "label_model", "range"],
+    ids=["cosine", "no Python", "no grade", "operation", "passing", "labels", "template", "range"],
 )
 def test_graders_that_cannot_be_are_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

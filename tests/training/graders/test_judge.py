@@ -1,4 +1,4 @@
-"""score_model asks a judge, an endpoint of OpenAI's shape, and takes whatever it answers for what it is."""
+"""score_model and label_model ask a judge of OpenAI's shape, and take whatever it answers for what it is."""
 
 import http.server
 import json
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.training.graders.test_grade import SCORE, grader, one
+from tests.training.graders.test_grade import LABEL, SCORE, grader, one
 from training.graders.grade import grade
 from training.graders.judge import Judge
 
@@ -36,7 +36,7 @@ class _Model(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def judge() -> Iterator[Judge]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Model)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     _Model.answers.clear()
     _Model.bodies.clear()
     yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "secret")
@@ -70,6 +70,18 @@ def test_score_model_asks_a_judge(judge: Judge, monkeypatch: pytest.MonkeyPatch)
         ("1. Good\n2. Bad\nScore: 7", 7),
         ("5", 5),
         ('{"result": "6"}', 6),
+        ('```json\n{"result": 6, "parts": [{"result": 1}, {"result": 2}]}\n```\nThe scale goes to 10.', 6),
+        ('{"grade": {"why": "of 10", "result": 4}}', 4),
+        ('{"steps": [{"result": 9}], "result": 3}', 3),
+        ('{"why": "some would say {\\"result\\": 9}", "result": 2}', 2),
+        ('<think>{"result": 9}?</think> {"result": 5}, not {"points": 8}', 5),
+        ('{"result": "7/10"}', 7),
+        ('{"result": 7/10}', 7),
+        ('{"result": 8,}', 8),
+        ("Score: 7/10", 7),
+        ("I give it 7 out of 10.", 7),
+        ("Score: .5", 0.5),
+        ('{"a":' * 50_000 + '{"result": 1}', 1),
     ],
 )
 def test_the_judges_last_word_counts(text: str, score: float, judge: Judge) -> None:
@@ -102,7 +114,17 @@ def test_a_judge_need_not_count_tokens(usage: str, judge: Judge) -> None:
     assert (result.score, result.tokens) == (5, {"judge-1": 0})
 
 
-@pytest.mark.parametrize("content", ["null", '"\\ud83d"', '"{\\"result\\": 1' + "0" * 400 + '}"'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "null",
+        '"\\ud83d"',
+        '"{\\"result\\": 1' + "0" * 400 + '}"',
+        '"3 of my 5 points: {\\"result\\": null}"',
+        '"{\\"result\\": true}"',
+        '"{\\"result\\": NaN}"',
+    ],
+)
 def test_a_judge_without_a_number_is_refused(content: str, judge: Judge) -> None:
     _Model.answers += [(200, f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'.encode())]
     result = grade(grader(**SCORE), [{"q": "life"}], ["42"], judge)[0]
@@ -124,6 +146,40 @@ def test_all_sampling_reaches_the_judge(judge: Judge) -> None:
     assert _Model.bodies[0].items() >= (sampling | {"max_tokens": 9}).items()
 
 
-def test_without_a_judge_the_fault_says_what_to_set() -> None:
-    result = one(SCORE, "42", {"q": "life"})
+@pytest.mark.parametrize("content", [SCORE, LABEL], ids=["score", "label"])
+def test_without_a_judge_the_fault_says_what_to_set(content: dict[str, Any]) -> None:
+    result = one(content, "42", {"q": "life"})
+    assert result.failed
     assert "TUNEPORT_JUDGE_URL" in result.faults["model_grader_server_error"]
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ('{"result": "right"}', 1),
+        ('{"result": "wrong"}', 0),
+        ('Not wrong. {"result": "wrong"} is too hard: ```{"result": "Nearly", "not": {"result": "wrong"}}```', 1),
+        ("right", 1),
+        ('"Wrong".', 0),
+    ],
+)
+def test_label_model_passes_by_its_labels(said: str, score: float, judge: Judge) -> None:
+    _Model.answers += [(200, said)]
+    result = grade(grader(**LABEL), [{"q": "life"}], ["42"], judge)[0]
+    assert (result.score, result.faults, result.tokens) == (score, {}, {"judge-1": 7})
+    asked, wanted = _Model.bodies[0]["messages"]
+    assert asked["content"] == "Is 42 right for life?"
+    assert '"right", "nearly", "wrong"' in wanted["content"]
+
+
+def test_a_label_that_is_none_is_a_fault_of_the_judges(judge: Judge) -> None:
+    _Model.answers += [(200, '{"result": "perhaps"}'), (200, "It is right, I think, or wrong")]
+    for result in grade(grader(**LABEL), [{"q": "life"}] * 2, ["42"] * 2, judge):
+        assert result.failed
+        assert "expected one of right, nearly, wrong" in result.faults["model_grader_parse_error"]
+
+
+def test_a_label_within_a_multi_grader_is_a_figure_of_its_formula(judge: Judge) -> None:
+    _Model.answers += [(200, '{"result": "nearly"}')]
+    several = {"type": "multi", "name": "m", "graders": LABEL, "calculate_output": "0.5 * l"}
+    assert grade(grader(**several), [{"q": "life"}], ["42"], judge)[0].score == 0.5

@@ -1,24 +1,29 @@
 """Rows that are there twice, nearly twice, in both files, or with two answers to one prompt.
 
 Near duplicates by MinHash over words in threes (datasketch): reworded rows have a Jaccard similarity of 0.72 and more
-in our trials, "Deduplicating Training Data Makes Language Models Better" (2022) uses 0.8.
+in our trials, "Deduplicating Training Data Makes Language Models Better" (2022) uses 0.8. The index is our own: for
+each row of a template's, datasketch's finds all the others, and 100,000 of them took quadratic time.
 """
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import blake2b
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
+from datasketch import MinHash
 
 from training.data.findings import Finding, found
-from training.data.rows import Row
+from training.data.messages import Message
+from training.data.rows import Example, Pair, Row
 
 NEAR = 0.72
 NEAR_LEAKAGE = 0.8
 PERMUTATIONS = 128  # the similarity is guessed to 0.04
+BAND = 10  # of them, equal in a row, make two texts candidates: those of 0.72 in a third of all cases, of 0.9 always
+MOST_ALIKE = 8  # texts that are remembered of those with one band in common
 MIN_WORDS = 8  # below, three words in common are no likeness
+_AT_ONCE = 4_096  # words in threes, each hashed `PERMUTATIONS` times in memory: those of a long row would take 1 GB
 _WORDS = re.compile(r"\w+")
 
 
@@ -28,23 +33,41 @@ def _empty() -> MinHash:
 
 
 class Near:
-    """Texts by their numbers, found again by what is nearly the same."""
+    """Texts by their numbers, found again by what is nearly the same; 3 KB each."""
 
-    def __init__(self) -> None:
-        self._index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
-        self._hashes: dict[Hashable, np.ndarray] = {}  # as 32 bits each, for there are many to keep
+    def __init__(self, least: float = NEAR) -> None:
+        """Find what is `least` alike."""
+        self._least = least
+        self._alike: dict[int, list[int]] = {}  # by a band of hashes
+        self._hashes: dict[int, np.ndarray] = {}  # as 32 bits each, for there are many to keep
 
-    def twins(self, signed: MinHash) -> Iterator[int]:
-        """Those nearly the same; the index only guesses, so each is compared."""
-        for number in self._index.query(signed):
-            same = np.count_nonzero(self._hashes[number] == signed.hashvalues.astype(np.uint32))
-            if same >= NEAR * PERMUTATIONS:
-                yield int(str(number))
+    def twins(self, signed: MinHash, within: bytes = b"") -> Iterator[int]:
+        """Those nearly the same, the first first; bands only guess, so each is compared."""
+        mine = signed.hashvalues.astype(np.uint32)
+        for number in sorted({one for band in _bands(mine, within) for one in self._alike.get(band, ())}):
+            if np.count_nonzero(self._hashes[number] == mine) >= self._least * PERMUTATIONS:
+                yield number
 
-    def add(self, number: int, signed: MinHash) -> None:
-        """Keep one."""
-        self._index.insert(number, signed, check_duplication=False)
+    def add(self, number: int, signed: MinHash, within: bytes = b"") -> None:
+        """Keep one, to be found by those with the same `within`."""
         self._hashes[number] = signed.hashvalues.astype(np.uint32)
+        for band in _bands(self._hashes[number], within):
+            alike = self._alike.setdefault(band, [])
+            if len(alike) < MOST_ALIKE:
+                alike.append(number)
+
+
+def _bands(hashes: np.ndarray, within: bytes) -> list[int]:
+    return [
+        hash((start, within, hashes[start : start + BAND].tobytes())) for start in range(0, PERMUTATIONS - BAND, BAND)
+    ]
+
+
+def said(row: Row) -> str:
+    """What a row says, without system messages: those are the same everywhere."""
+    messages: Sequence[Message] = row.messages if isinstance(row, Example) else row.prompt
+    answers = [row.answer, row.rejected] if isinstance(row, Pair) else []
+    return "\n".join([*(one.text for one in messages if one.role not in ("system", "developer")), *answers])
 
 
 def signature(text: str) -> MinHash | None:
@@ -53,14 +76,16 @@ def signature(text: str) -> MinHash | None:
     if len(words) < MIN_WORDS:
         return None
     signed = _empty().copy()
-    signed.update_batch({" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)})
+    triples = list({" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)})
+    for start in range(0, len(triples), _AT_ONCE):
+        signed.update_batch(triples[start : start + _AT_ONCE])
     return signed
 
 
 class Duplicates:
     """Exact and near duplicates within a file, and rows that another file holds too.
 
-    Rows are kept as hashes: about 5 KB a row, most of it the index.
+    Rows are kept as hashes: about 3 KB a row, most of it the index. Nearly the same are rows with one system message.
     """
 
     def __init__(self, other: Iterable[Row] = ()) -> None:
@@ -69,31 +94,32 @@ class Duplicates:
         self._exact: dict[bytes, int] = {}
         self._near = Near()
         self._other_exact: dict[bytes, int] = {}
-        self._other_near = MinHashLSH(threshold=NEAR_LEAKAGE, num_perm=PERMUTATIONS)
+        self._other_near = Near(NEAR_LEAKAGE)
         self._lines: dict[str, list[int]] = {"same": [], "near": [], "leaked": [], "nearly_leaked": []}
         for row in other:
             self._other_exact.setdefault(_digest(row.text), row.line)
-            if (signed := signature(row.text)) is not None:
-                self._other_near.insert(row.line, signed)
+            if (signed := signature(said(row))) is not None:
+                self._other_near.add(row.line, signed)
 
     def add(self, row: Row) -> None:
         """See a row."""
-        digest, signed = _digest(row.text), signature(row.text)
+        digest, signed = _digest(row.text), signature(said(row))
         if digest in self._other_exact:
             self._note("leaked", row.line, f"the validation file has it too, in line {self._other_exact[digest]}")
-        elif signed is not None and self._other_exact and (twins := self._other_near.query(signed)):
-            self._note("nearly_leaked", row.line, f"the validation file has nearly the same in line {twins[0]}")
+        elif signed is not None and (leak := next(self._other_near.twins(signed), None)) is not None:
+            self._note("nearly_leaked", row.line, f"the validation file has nearly the same in line {leak}")
         first = self._exact.setdefault(digest, row.line)
         if first != row.line:
             self._note("same", row.line, f"the same as line {first}")
             return
         if signed is None:
             return
-        twin = next(self._near.twins(signed), None)
+        told = _digest("\n".join(one.text for one in row.prompt if one.role in ("system", "developer")))
+        twin = next(self._near.twins(signed, told), None)
         if twin is not None:
             self._note("near", row.line, f"nearly the same as line {twin}")
         else:
-            self._near.add(row.line, signed)
+            self._near.add(row.line, signed, told)
 
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""

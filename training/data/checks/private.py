@@ -1,11 +1,14 @@
 """What should not be learnt by heart: secrets by detect-secrets' patterns, personal data by numbers that check out.
 
+A secret ends a job only where nothing else looks so: it stands by itself and has a digit, as drawn ones do and
+`ASIAPACIFICOPERATIONS` and `ghp_xxxx…` do not, and of a private key there is more than the first line.
+
 A number counts as personal when its check digits are right (python-stdnum) or when libphonenumber takes it for a valid
 one, so that order numbers are left alone. Names and addresses are not looked for: that needs a model of its own.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -32,7 +35,6 @@ _DETECTORS = (
     "discord.DiscordBotTokenDetector",
     "github_token.GitHubTokenDetector",
     "gitlab_token.GitLabTokenDetector",
-    "jwt.JwtTokenDetector",
     "mailchimp.MailchimpDetector",
     "npm.NpmDetector",
     "openai.OpenAIDetector",
@@ -45,8 +47,13 @@ _DETECTORS = (
     "telegram_token.TelegramBotTokenDetector",
     "twilio.TwilioKeyDetector",
 )
+_PROVEN_DETECTORS = ("jwt.JwtTokenDetector",)  # that decode what they find
 # Those whose form others have too: the invoice AP2024001234, the example postgres://user:password@localhost.
 _WEAK_DETECTORS = ("artifactory.ArtifactoryDetector", "basic_auth.BasicAuthDetector")
+_LETTER = re.compile(r"\w")
+_KEY = re.compile(
+    r"(?:-----|: [\w-]+)(?:\s|\\n|[\w-]{1,64}: [^\n]{1,200}\n)*[A-Za-z0-9+/]{24}"
+)  # behind a private key's first line
 # Some of their patterns take quadratic time, so a long row is looked at in pieces; longer than a token's overlap.
 _PIECE, _OVERLAP = 4_096, 2_048
 
@@ -56,15 +63,16 @@ class Secrets:
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
-        self._possible: list[int] = []
+        self._possible: dict[int, str] = {}
 
     def add(self, row: Row) -> None:
         """See a row."""
-        text = row.text
-        if kind := _secret(text, _DETECTORS):
-            self.drops[row.line] = f"it holds a secret: {kind}"
-        elif _secret(text, _WEAK_DETECTORS):
-            self._possible.append(row.line)
+        for kind, sure in _secrets(row.text):
+            if sure:
+                self.drops[row.line] = f"it holds a secret: {kind}"
+                self._possible.pop(row.line, None)
+                break
+            self._possible[row.line] = kind
 
     def findings(self, rows: int) -> Iterable[Finding]:
         """What was found."""
@@ -79,8 +87,9 @@ class Secrets:
         yield from found(
             "possible_secrets",
             "warning",
-            self._possible,
-            f"{len(self._possible)} rows may hold passwords (in addresses, or as Artifactory has them): look at them",
+            list(self._possible),
+            f"{len(self._possible)} rows may hold secrets ({', '.join(sorted(set(self._possible.values())))}), or what "
+            "only looks so: look at them",
         )
 
 
@@ -109,13 +118,26 @@ class PersonalData:
             )
 
 
-def _secret(text: str, detectors: tuple[str, ...]) -> str | None:
-    """The kind of the first secret in the text."""
+def _secrets(text: str) -> Iterator[tuple[str, bool]]:
+    """The kinds of what may be secrets in the text, and whether it is sure."""
     pieces = [text[start : start + _PIECE + _OVERLAP] for start in range(0, max(1, len(text) - _OVERLAP), _PIECE)]
-    for plugin in _plugins(detectors):
-        if any(True for piece in pieces for _ in plugin.analyze_string(piece)):
-            return plugin.secret_type
-    return None
+    for plugin in _plugins(_DETECTORS):
+        for piece in pieces:
+            for pattern in plugin.denylist:
+                for match in pattern.finditer(piece):
+                    yield plugin.secret_type, _sure(plugin.secret_type, match)
+    for detectors, sure in ((_PROVEN_DETECTORS, True), (_WEAK_DETECTORS, False)):
+        for plugin in _plugins(detectors):
+            if any(True for piece in pieces for _ in plugin.analyze_string(piece)):
+                yield plugin.secret_type, sure
+
+
+def _sure(kind: str, match: re.Match[str]) -> bool:
+    text, start, end = match.string, match.start(), match.end()
+    if kind == "Private Key":
+        return _KEY.match(text, end) is not None
+    alone = not _LETTER.match(text[max(0, start - 1) : start]) and not _LETTER.match(text, end)
+    return alone and any(map(str.isdigit, match[0]))
 
 
 @cache

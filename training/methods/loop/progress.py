@@ -97,7 +97,9 @@ class Progress(TrainerCallback):
         Raises:
             TrainingDiverged: see `Guards`.
         """
-        metrics = {ours: float((logs or {})[theirs]) for theirs, ours in _NAMES.items() if theirs in (logs or {})}
+        # TRL has None for the reward of a step on all of whose answers the grader failed.
+        given = {name: value for name, value in (logs or {}).items() if value is not None}  # pyright: ignore[reportUnnecessaryComparison]
+        metrics = {ours: float(given[theirs]) for theirs, ours in _NAMES.items() if theirs in given}
         if not metrics:
             return
         for warning in self._see(state.global_step, metrics):
