@@ -145,7 +145,8 @@ class Answering:
             prompts = await to_thread.run_sync(asked.prompts, model, self._engine, limiter=self._long)
         else:
             prompts = asked.prompts(model, self._engine)
-        sampling = replace(asked.sampling(model.manifest.sampling), priority=priority)
+        sampling = asked.sampling(model.manifest.sampling)
+        sampling = replace(sampling, priority=max(priority, sampling.priority))
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None
