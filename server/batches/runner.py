@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_exponential
 from server.batches import lines
 from server.batches.lines import Answers, Line
 from server.errors import NotFound
+from server.inference.engine import LATER
 from server.state.batches import ENDED, Batches, BatchRow, Counts
 from server.state.files import Files
 from server.state.ids import random_id
@@ -28,7 +29,6 @@ from server.state.keys import Key
 
 logger = logging.getLogger(__name__)
 
-PRIORITY = 100  # live requests have 0, and go first
 CONCURRENCY = 16
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
@@ -170,7 +170,7 @@ class BatchRunner:
 
 def _as_batch(app: ASGIApp) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"caller": CALLER, "priority": PRIORITY}
+        scope["state"] = {"caller": CALLER, "priority": LATER}
         await app(scope, receive, send)
 
     return wrapped

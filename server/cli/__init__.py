@@ -128,11 +128,24 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
     url: Url = LOCAL,
     key: Key = "",
+    against_url: Annotated[
+        str | None, typer.Option(help="Where the other model is served, if elsewhere: any endpoint of OpenAI's shape.")
+    ] = None,
+    against_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="A key for --against-url.")] = "",
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Keep answers in this file, and take those that are there: goes on where it stopped."),
+    ] = None,
 ) -> None:
     """Compare two served models on held-out rows: difference, 95 % interval, what so few rows could have shown."""
+    from server.cli.answers import Endpoint
     from server.cli.evaluation import evaluate as run
 
-    raise typer.Exit(run(model, against, data, graders, max_tokens, url, key, json))
+    if against_url is not None and against is None:
+        raise typer.BadParameter("name the model that is served there", param_hint="--against")
+    here = Endpoint(url, key)
+    there = here if against_url is None else Endpoint(against_url, against_key, ours=False)
+    raise typer.Exit(run(model, against, data, graders, max_tokens, here, there, answers, json))
 
 
 @app.command()

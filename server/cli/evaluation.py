@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import httpx
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from adapters.chat import template
-from server.cli.client import NoAnswer, authorization, content_of, fault, read_json
+from server.cli.answers import Endpoint, Kept, ask, first_model
+from server.cli.client import NoAnswer, fault, read_json
 from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData
@@ -24,10 +23,7 @@ from training.graders.judge import Judge
 from training.graders.models import Grader
 from training.proof.scoring import BASE, TUNED, score
 from training.proof.statistics import Comparison
-from training.render import tools, turns
-
-AT_ONCE = 32
-TIMEOUT_SECONDS = 600
+from training.render import turns
 
 
 def evaluate(
@@ -36,16 +32,23 @@ def evaluate(
     data: Path,
     graders: Path | None,
     max_tokens: int,
-    url: str,
-    key: str,
+    here: Endpoint,
+    there: Endpoint,
+    answers_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Print the comparison; return the exit status: 0 whatever the result, 1 where a grader or a model failed."""
+    """Print the comparison; return the exit status: 0 whatever the result, 1 where a grader or a model failed.
+
+    Args:
+        here, there: where the model, and the one it is compared with, are served.
+        answers_file: where answers are kept, and taken from by a run that goes on.
+    """
     console = Console(markup=False, highlight=False)
     chosen = _graders(graders)
     try:
         rows = read(data, "supervised", "data", min_rows=1)
-        asked = asyncio.run(_ask_both(url, key, model, against, rows, max_tokens, console))
+        with Kept(answers_file) as kept:
+            asked = asyncio.run(_ask_both(model, against, here, there, rows, max_tokens, kept, console))
     except (InvalidTrainingData, NoAnswer) as error:
         console.print(f"error: {error}", style="red", soft_wrap=True)
         return 1
@@ -84,56 +87,22 @@ def _graders(path: Path | None) -> Sequence[Grader]:
 
 
 async def _ask_both(
-    url: str, key: str, model: str, against: str | None, rows: Sequence[Row], max_tokens: int, console: Console
+    model: str,
+    against: str | None,
+    here: Endpoint,
+    there: Endpoint,
+    rows: Sequence[Row],
+    max_tokens: int,
+    kept: Kept,
+    console: Console,
 ) -> tuple[str, list[list[str]]]:
-    async with httpx.AsyncClient(
-        base_url=_base_url(url), headers=authorization(key), timeout=TIMEOUT_SECONDS
-    ) as client:
-        base = against or (await _checked(client.get("/v1/models")))["data"][0]["id"]
-        answers: list[list[str]] = []
-        for name in (base, model):
-            with Progress(console=console, transient=True) as progress:
-                bar = progress.add_task(escape(name), total=len(rows))
-                answers.append(await _ask(client, name, rows, max_tokens, lambda bar=bar: progress.advance(bar)))
-        return base, answers
-
-
-async def _ask(
-    client: httpx.AsyncClient, model: str, rows: Sequence[Row], max_tokens: int, tick: Callable[[], object]
-) -> list[str]:
-    room = asyncio.Semaphore(AT_ONCE)
-
-    async def one(row: Row) -> str:
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": turns(row.prompt),
-            "temperature": 0,
-            "max_tokens": max_tokens,
-        }
-        if shown := tools(row):
-            body["tools"] = list(shown)
-        async with room:
-            answer = await _checked(client.post("/v1/chat/completions", json=body))
-        tick()
-        message = answer["choices"][0]["message"]
-        return template.written(message["content"], message.get("tool_calls") or ()).strip()
-
-    return await asyncio.gather(*(one(row) for row in rows))
-
-
-async def _checked(request: Any) -> dict[str, Any]:
-    try:
-        answer: httpx.Response = await request
-    except httpx.RequestError as error:
-        raise NoAnswer(f"no answer from {error.request.url}: {error}") from error
-    return content_of(answer, str(answer.url))
-
-
-def _base_url(url: str) -> httpx.URL:
-    try:
-        return httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise NoAnswer(f"no answer from {url}: {error}") from error
+    base = against or await first_model(there)
+    answers: list[list[str]] = []
+    for endpoint, name in ((there, base), (here, model)):
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as shown:
+            bar = shown.add_task(escape(name), total=len(rows))
+            answers.append(await ask(endpoint, name, rows, max_tokens, kept, partial(shown.advance, bar)))
+    return base, answers
 
 
 def _print(console: Console, base: str, model: str, comparisons: Sequence[Comparison]) -> None:

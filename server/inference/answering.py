@@ -147,7 +147,7 @@ class Answering:
             prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
             prompts, sampling = self._read(asked, model)
-        sampling = replace(sampling, priority=priority)
+        sampling = replace(sampling, priority=max(priority, sampling.priority))
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+LATER = 100  # a priority, of batches and the tier `flex`; live requests have 0, and go first
 STRUCTURE = "structure"  # InvalidRequest's `param` where it is `Sampling.structure`; endpoints have other names for it
 
 

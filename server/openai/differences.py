@@ -56,7 +56,6 @@ PLATFORM: Table = {
     "prompt_cache_options": Taken("The cache needs no advice."),
     "prompt_cache_retention": Taken("What was used last stays longest."),
     "safety_identifier": Taken("Nobody watches your users here."),
-    "service_tier": Taken("There is one tier, and answers say so: `default`."),
     "moderation": Refused("There is no moderation model."),
 }
 CHAT: Table = {

@@ -43,10 +43,10 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
 
     async def whole(generation: Generation) -> dict[str, Any]:
         choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]
-        return wire.Writer(generation.model).answer(choices, _usage(generation))
+        return wire.Writer(generation.model, body.tier).answer(choices, _usage(generation))
 
     def events(generation: Generation) -> AsyncIterator[str]:
-        return _events(generation, wire.Writer(generation.model, body.wants_usage), body.wants_usage)
+        return _events(generation, wire.Writer(generation.model, body.tier, body.wants_usage), body.wants_usage)
 
     return await parts.replies.respond(
         request, parts.beginning(asked, request, caller), whole=whole, events=events if body.stream else None

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
-from server.inference.engine import Sampling
+from server.inference.engine import LATER, Sampling
 from server.openai.chat import structure
 from server.openai.chat.structure import AnySchema
 from server.openai.wire import Metadata
@@ -16,6 +16,7 @@ GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choi
 MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
 MAX_STOP_IDS = 96  # the same are 128, those that end every answer among them
 MAX_INTEGER = 2**31 - 1
+FLEX = "flex"
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -84,12 +85,18 @@ class TextRequest(VllmFields):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few)] | None = None
     user: str | None = None
+    service_tier: str | None = None
     metadata: Metadata | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: AnySchema | str | None = None
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
     guided_grammar: str | None = None
+
+    @property
+    def tier(self) -> str:
+        """What answers say: `flex` waits behind live requests, as batches do; all others are one."""
+        return FLEX if self.service_tier == FLEX else "default"
 
     @property
     def wants_usage(self) -> bool:
@@ -152,6 +159,7 @@ class TextRequest(VllmFields):
             logit_bias=self.logit_bias or {},
             more={name: value for name in VllmFields.model_fields if (value := getattr(self, name)) is not None},
             streamed=bool(self.stream),
+            priority=LATER if self.tier == FLEX else 0,
         )
 
 

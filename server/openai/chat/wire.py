@@ -103,12 +103,12 @@ def call_deltas(calls: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:
 class Writer:
     """Writes one request's answer or chunks."""
 
-    def __init__(self, model: str, include_usage: bool = False) -> None:
+    def __init__(self, model: str, tier: str, include_usage: bool = False) -> None:
         self._identity = {
             "id": random_id("chatcmpl-", 29),
             "created": int(time.time()),
             "model": model,
-            "service_tier": "default",
+            "service_tier": tier,
             "system_fingerprint": None,
         }
         self._head = json.dumps({"object": "chat.completion.chunk", **self._identity})[:-1]

@@ -173,7 +173,7 @@ class ResponseRequest(TextRequest):
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "previous_response_id": self.previous_response_id,
             "reasoning": {"effort": None, "summary": None},
-            "service_tier": "default",
+            "service_tier": self.tier,
             "store": self.store is not False,
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "text": {

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from adapters.database import connect
 from server.batches import lines
 from server.batches.lines import Answers
-from server.batches.runner import PRIORITY, BatchRunner
+from server.batches.runner import BatchRunner
+from server.inference.engine import LATER
 from server.state.batches import Batches, BatchRow
 from server.state.files import Files
 from server.state.tables import migrate
@@ -35,7 +36,7 @@ class App:
         self.away = away
 
     async def answer(self, request: Request) -> JSONResponse:
-        assert request.state.priority == PRIORITY
+        assert request.state.priority == LATER
         await asyncio.sleep(0.02)
         headers = {"x-request-id": "req_1"}
         if self.away > 0:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from server.cli import evaluation
+from server.cli.answers import Endpoint
 from training.graders.default import DEFAULT_GRADERS
 from training.proof.scoring import BASE, TUNED, score
 
@@ -33,7 +34,8 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, data: Path, graders: Path | None,
 
     monkeypatch.setattr(evaluation, "_ask_both", asked)
     monkeypatch.setenv("COLUMNS", "200")
-    return evaluation.evaluate("ft:x", None, data, graders, 512, "http://unused", "", as_json)
+    unused = Endpoint("http://unused", "")
+    return evaluation.evaluate("ft:x", None, data, graders, 512, unused, unused, None, as_json)
 
 
 def test_the_figures_are_those_of_a_proof(
