@@ -21,6 +21,9 @@ class SamplingDefaults(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
+MAX_PROMPT_CHARACTERS = 100_000
+
+
 class Manifest(BaseModel):
     """Behaviour that travels with the weights."""
 
@@ -28,7 +31,11 @@ class Manifest(BaseModel):
 
     base_model: str | None = Field(default=None, description="Served name of the base the adapter was trained on.")
     chat_template: str | None = Field(default=None, description="Jinja template trained with; None: the base's own.")
-    system_prompt: str | None = Field(default=None, description="Put first where a request has no system message.")
+    system_prompt: str | None = Field(
+        default=None,
+        max_length=MAX_PROMPT_CHARACTERS,
+        description="Put first where a request has no system message.",
+    )
     sampling: SamplingDefaults = SamplingDefaults()
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
         default=[], max_length=16, description="End an answer, beside what template and base end it with."

@@ -184,6 +184,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         ),
         registrations=CapacityLimiter(REGISTRATIONS),
         graders=CapacityLimiter(GRADERS),
+        creations=CapacityLimiter(1),  # two at once would both find room for the last one
     )
 
 

@@ -54,6 +54,7 @@ class Services:
     limits: RateLimits
     registrations: CapacityLimiter
     graders: CapacityLimiter
+    creations: CapacityLimiter
 
     def beginning(
         self, asked: Asked, request: Request, caller: Key

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from adapters.chat import bounded
 
 MAX_MEMORY = 1 << 30
 MAX_ANSWER_BYTES = 64 << 20
+MAX_SECONDS = 2.0  # others' templates wait meanwhile
+PENALTY_SECONDS = 60.0
 START_SECONDS = 60.0  # transformers' imports, once
 GRACE_SECONDS = 1.0  # for the process to say itself that a template takes too long
 PROBE = {
@@ -35,15 +38,23 @@ class _Process:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: Any = None
+        self._guilty: dict[str, float] = {}  # templates that took too long, until when they wait
 
     def ask(self, template: str, variables: Mapping[str, Any]) -> dict[str, str]:
         """The template's `text`, or the `error` instead of it."""
         with self._lock:
+            self._guilty = {one: until for one, until in self._guilty.items() if time.monotonic() < until}
+            if template in self._guilty:
+                return {"error": f"the chat template took too long; it is tried again after {PENALTY_SECONDS:.0f} s"}
             if self._process is None or self._process.poll() is not None:
                 self._process = _started()
                 if "text" not in self._exchange("", {}, START_SECONDS):
                     raise RuntimeError("the process for chat templates does not start")
-            return self._exchange(template, variables, bounded.MAX_SECONDS)
+            began = time.monotonic()
+            answer = self._exchange(template, variables, MAX_SECONDS)
+            if "text" not in answer and time.monotonic() - began > MAX_SECONDS:
+                self._guilty[template] = time.monotonic() + PENALTY_SECONDS
+            return answer
 
     def _exchange(self, template: str, variables: Mapping[str, Any], seconds: float) -> dict[str, str]:
         process = self._process

@@ -12,6 +12,7 @@ from training.data.jsonl import quoted
 
 MAX_LINES = 50_000  # OpenAI's
 MAX_ERRORS = 100
+MAX_LINE_CHARACTERS = 8 * 1024**2  # as much as a body may have
 MAX_ID_CHARACTERS = 512  # of a custom_id; OpenAI names no limit
 
 
@@ -44,6 +45,9 @@ def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
                 wrong(None, "too_many_tasks", f"more than {MAX_LINES} requests; split the file")
             if len(found) >= MAX_ERRORS:
                 break
+            if len(text) > MAX_LINE_CHARACTERS:
+                wrong(number, "invalid_request", f"longer than {MAX_LINE_CHARACTERS} characters")
+                continue
             try:
                 line = jsonl.load(text, halves=True)
             except ValueError as error:

@@ -90,7 +90,7 @@ class BatchRunner:
 
     async def _run(self, row: BatchRow, client: httpx.AsyncClient) -> None:
         try:
-            source = (await asyncio.to_thread(self._files.get, row.input_file)).path
+            source = (await asyncio.to_thread(self._files.get, row.input_file, needed=True)).path
         except NotFound as error:
             found = [{"code": "invalid_file", "line": None, "message": str(error), "param": "input_file_id"}]
             await asyncio.to_thread(self._batches.move, row.id, "failed", errors=found)

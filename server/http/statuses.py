@@ -45,7 +45,7 @@ from server.errors import (
     Unsupported,
 )
 from server.http import wording
-from training.graders.sandbox import SandboxUnavailable
+from training.graders.sandbox import BrokenSource, SandboxUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ TABLE: dict[type[Exception], Answer] = {
     AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
     EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
     DataFolderBusy: Answer(503, "server_error", "data_folder_busy"),
+    BrokenSource: Answer(400, param="grader"),
     SandboxUnavailable: Answer(400, param="grader"),
     NotFound: Answer(404),
     TooLarge: Answer(413, code="too_large"),

@@ -143,7 +143,7 @@ class Answering:
         running.inc()
         held.callback(running.dec)
         apart = template.is_foreign(self._engine.tokenizer, model.manifest.chat_template)
-        if apart or asked.characters > LONG_CHARACTERS:
+        if apart or asked.characters + len(model.manifest.system_prompt or "") > LONG_CHARACTERS:
             prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
             prompts, sampling = self._read(asked, model)

@@ -14,7 +14,7 @@ from server.state.jobs import JobRow, Jobs, NewJob
 from training.graders.grade import require
 from training.graders.judge import Judge, JudgeUnavailable
 from training.graders.models import Grader
-from training.graders.sandbox import SandboxUnavailable
+from training.graders.sandbox import BrokenSource, SandboxUnavailable
 from training.job import Method, Preference, Reinforcement, Supervised
 
 RETRY_SECONDS = 60.0
@@ -136,7 +136,7 @@ class Creation:
     def _check_grader(self, grader: Grader, place: str) -> None:
         try:
             require(grader, self._judge)
-        except (JudgeUnavailable, SandboxUnavailable) as error:
+        except (BrokenSource, JudgeUnavailable, SandboxUnavailable) as error:
             raise InvalidRequest(str(error), place) from error
 
     def _result_name(self, suffix: str | None, identifier: str) -> str:

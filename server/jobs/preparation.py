@@ -70,6 +70,8 @@ class Preparation:
 
     def _path(self, file_id: str, field: str) -> Path:
         try:
-            return self._files.get(file_id).path.absolute()
+            return self._files.get(file_id, needed=True).path.absolute()
         except NotFound:
-            raise InvalidRequest(f"the file {file_id} expired while the job waited; upload it again", field) from None
+            raise InvalidRequest(
+                f"the file {file_id} was deleted while the job waited; upload it again", field
+            ) from None

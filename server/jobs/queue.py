@@ -190,10 +190,10 @@ class JobQueue:
                     failure = failure or _unrunnable(error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                if failure is not None:
-                    raise
                 logger.exception("job %s failed", row.id)
-                failure = _unrunnable(error)
+                if failure is not None:  # and could not be written down
+                    await asyncio.sleep(RETRY_SECONDS)
+                failure = failure or _unrunnable(error)
 
     async def _work_on(self, row: JobRow) -> Failure | None:
         outcome = await self._train(row)

@@ -62,6 +62,10 @@ class CompletionRequest(TextRequest):
             prompts = list(self.prompt)
         if not prompts or len(prompts) > MAX_PROMPTS:
             raise InvalidRequest(f"{len(prompts)} prompts; expected 1 to {MAX_PROMPTS}", "prompt")
+        if len(prompts) * (self.n or 1) > MAX_PROMPTS:
+            raise InvalidRequest(
+                f"{len(prompts)} prompts with {self.n} answers each; at most {MAX_PROMPTS} answers are given", "n"
+            )
         if [] in prompts:
             raise InvalidRequest('a prompt has no tokens; send "" to have a text begun', "prompt")
         return prompts

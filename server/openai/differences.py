@@ -52,6 +52,7 @@ STREAMS: Table = {
     "stream_options.include_obfuscation": Taken("Streams are never padded against guessing by the size of packets."),
 }
 PLATFORM: Table = {
+    "service_tier": Taken("One tier, `default`, but for `flex`, which waits behind live requests."),
     "prompt_cache_key": Taken("Prompts' beginnings are cached by content, for every caller and every model."),
     "prompt_cache_options": Taken("The cache needs no advice."),
     "prompt_cache_retention": Taken("What was used last stays longest."),
@@ -144,7 +145,6 @@ def _graders(place: str) -> Table:
 
 JOBS: Table = {
     "seed": Narrower("0 to 2,147,483,647."),
-    "method.reinforcement.hyperparameters.eval_samples": Narrower("1 to 1,000."),
     "method.reinforcement.hyperparameters.reasoning_effort": Taken("The models do not reason before they answer."),
     **_graders("method.reinforcement.grader"),
 }

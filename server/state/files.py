@@ -135,15 +135,18 @@ class Files:
             session.merge(row)
         return self.get(file_id)
 
-    def get(self, file_id: str) -> StoredFile:
+    def get(self, file_id: str, *, needed: bool = False) -> StoredFile:
         """The file of that id.
+
+        Args:
+            needed: also when its time is over: a job or a batch that waited for its turn reads it.
 
         Raises:
             NotFound: there is none.
         """
         with Session(self._engine) as session:
             row = session.get(FileRow, file_id)
-            if row is None or _expired(row):
+            if row is None or (_expired(row) and not needed):
                 raise NotFound(f"No such File object: {file_id}")
             return self._file(row)
 

@@ -92,8 +92,6 @@ class Uploads:
         if size > self._max_bytes:
             raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed")
         now = int(time.time())
-        if self._max_open is not None and self._open(now) >= self._max_open:
-            raise TooLarge(f"{self._max_open} uploads are under way (max_open_uploads); complete or cancel one")
         row = UploadRow(
             id=random_id("upload_"),
             filename=filename,
@@ -104,9 +102,12 @@ class Uploads:
             expires_at=now + LIFETIME_SECONDS,
             file_expires_after=expires_after,
         )
-        (self._root / row.id).mkdir()
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            session.add(row)
+        with self._lock:
+            if self._max_open is not None and self._open(now) >= self._max_open:
+                raise TooLarge(f"{self._max_open} uploads are under way (max_open_uploads); complete or cancel one")
+            (self._root / row.id).mkdir()
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                session.add(row)
         return self._upload(row)
 
     def _open(self, now: int) -> int:

@@ -114,9 +114,9 @@ def test_jobs_created_at_once_get_a_number_each(http: httpx.Client, file_id: str
 @pytest.mark.parametrize(
     ("lost", "param", "message"),
     [
-        ({"training_file": "file-gone"}, "training_file", "the file file-gone expired while the job waited"),
-        ({"validation_file": "file-gone"}, "validation_file", "the file file-gone expired while the job waited"),
-        ({"retention_file": "file-gone"}, "retention_file", "the file file-gone expired while the job waited"),
+        ({"training_file": "file-gone"}, "training_file", "the file file-gone was deleted while the job waited"),
+        ({"validation_file": "file-gone"}, "validation_file", "the file file-gone was deleted while the job waited"),
+        ({"retention_file": "file-gone"}, "retention_file", "the file file-gone was deleted while the job waited"),
         ({"parent": "ft:gone"}, "model", "the model ft:gone, which the job starts from or has to beat, was removed"),
     ],
 )

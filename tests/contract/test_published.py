@@ -29,7 +29,7 @@ def stood(smollm2_base: BaseModel, tokenizer: Any, tmp_path_factory: pytest.Temp
     engine = ScriptedEngine(tokenizer=tokenizer)
     engine.answer = "Yes."
     unbounded: dict[str, Any] = dict.fromkeys(("max_waiting_jobs", "max_waiting_batches", "max_open_uploads"), 10_000)
-    unbounded["judge_url"] = "http://127.0.0.1:9/v1"  # a job is graded by none here, but has to have one
+    unbounded["judge_url"] = "http://judge:none"  # asked, it fails at once
     with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood"), **unbounded) as server:
         assert engine.loop is not None
         for waits in (server.services.queue, server.services.runner):

@@ -9,6 +9,7 @@ import codecs
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -111,10 +112,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; of a key that stands twice one value would be lost."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"the key {quoted(next(key for key in keys if keys.count(key) > 1))} stands twice in one object"
-        )
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {quoted(twice)} stands twice in one object")
     return value
 
 

@@ -4,7 +4,7 @@ An answer that lacks what the grader reads scores 0. Where the grader itself fai
 its 0 is no score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +46,30 @@ def require(grader: models.Grader, asked: judge.Judge | None) -> None:
     """Ask before hours are spent whether this machine can run the grader.
 
     Raises:
+        BrokenSource: a Python grader's does not load.
         JudgeUnavailable: a score_model or label_model grader, and there is no judge.
         SandboxUnavailable: a Python grader, and this machine cannot confine it.
     """
-    for one in grader.graders.values() if isinstance(grader, models.Multi) else (grader,):
-        if isinstance(one, models.Python):
-            sandbox.require()
-        elif isinstance(one, models.ScoreModel | models.LabelModel):
+    for one in _parts(grader):
+        if isinstance(one, models.ScoreModel | models.LabelModel):
             judge.require(asked)
+    check_sources(grader)
+
+
+def check_sources(grader: models.Grader) -> None:
+    """Load the sources of Python graders where they will run, and grade nothing.
+
+    Raises:
+        BrokenSource: one does not load.
+        SandboxUnavailable: this machine cannot confine it.
+    """
+    for one in _parts(grader):
+        if isinstance(one, models.Python):
+            sandbox.check(one.source)
+
+
+def _parts(grader: models.Grader) -> Iterable[models.Grader]:
+    return grader.graders.values() if isinstance(grader, models.Multi) else (grader,)
 
 
 def grade(

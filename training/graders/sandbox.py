@@ -24,10 +24,27 @@ MAX_OUTPUT_BYTES = 1 << 16  # for each answer
 MAX_OPEN_FILES = 64  # the kernel keeps a buffer for each pipe
 # Memory that is nobody's address space, and so not counted against MAX_MEMORY
 UNCOUNTED = ("memfd_create", "memfd_secret", "shmget", "msgget", "semget")
+# What reaches other processes of the same user: the server is one. `_RUNNER` adds two that sandlock needs itself
+OTHERS = (
+    *("setpriority", "ioprio_set", "pidfd_open", "process_madvise", "kcmp", "migrate_pages", "move_pages"),
+    *("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "socketpair"),
+)
 
 # Answers come back as lines of JSON on the real standard output; whatever the code prints goes to standard error.
+# Before the code is read, a filter of the kernel's (seccomp(2), BPF) refuses other processes' limits, and sockets.
 _RUNNER = """
-import json, os, sys, traceback
+import ctypes, json, os, platform, struct, sys, traceback
+prlimit64, socket = (302, 41) if platform.machine() == "x86_64" else (261, 198)
+load, equal, end, refused, allowed = 0x20, 0x15, 0x06, 0x00050001, 0x7FFF0000
+filter = b"".join(struct.pack("HBBI", *one) for one in (
+    (load, 0, 0, 0), (equal, 0, 2, prlimit64),  # the call's number
+    (load, 0, 0, 16), (equal, 2, 1, 0),  # whose limits: 0 is its own
+    (equal, 0, 1, socket), (end, 0, 0, refused), (end, 0, 0, allowed),
+))
+code = ctypes.create_string_buffer(filter)
+program = struct.pack("HP", len(filter) // 8, ctypes.addressof(code))
+if ctypes.CDLL(None).prctl(22, 2, program) != 0:
+    sys.exit(1)
 out = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 source = json.loads(sys.stdin.readline())
@@ -59,6 +76,10 @@ class Verdict:
     error: str | None = None
 
 
+class BrokenSource(ValueError):
+    """A grader's source is no Python, or ends while it is loaded."""
+
+
 class SandboxUnavailable(RuntimeError):
     """This machine cannot confine a grader's code."""
 
@@ -75,6 +96,21 @@ def require() -> None:
             "python graders run in a sandbox, and this machine's kernel cannot make one: it takes Landlock, version "
             f"{need} (Linux 6.12), and here is {f'version {have}' if have > 0 else 'none'}; use another grader"
         )
+
+
+def check(source: str) -> None:
+    """Load a source as `run` does, and grade nothing: to compile one can take all memory there is.
+
+    Raises:
+        BrokenSource: it does not load.
+        SandboxUnavailable: this machine cannot confine it.
+    """
+    require()
+    with _started() as process:
+        ready = _exchange(process, source, START_SECONDS)
+        process.kill()
+    if "ready" not in ready:
+        raise BrokenSource(f"source does not load: {ready.get('error', 'it wrote something else')}")
 
 
 def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
@@ -95,21 +131,7 @@ def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> 
 
 def _process(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    sandbox = Sandbox(
-        fs_readable=_python_files(),
-        max_memory=MAX_MEMORY,
-        max_processes=1,
-        max_open_files=MAX_OPEN_FILES,
-        extra_deny_syscalls=UNCOUNTED,
-        clean_env=True,
-        no_coredump=True,
-    )
-    command = [str(Path(sys.executable).resolve()), "-I", "-c", _RUNNER]
-    try:
-        process = sandbox.popen(command, stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.NULL)
-    except (SandlockError, RuntimeError) as error:
-        raise SandboxUnavailable(f"this machine cannot confine a python grader: {error}") from error
-    with process:
+    with _started() as process:
         ready = _exchange(process, source, START_SECONDS)
         if "ready" not in ready:
             return [_verdict({"error": "the source did not load", **ready})] * len(cases)
@@ -120,6 +142,23 @@ def _process(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]
                 break
         process.kill()
     return verdicts
+
+
+def _started() -> Any:
+    sandbox = Sandbox(
+        fs_readable=_python_files(),
+        max_memory=MAX_MEMORY,
+        max_processes=1,
+        max_open_files=MAX_OPEN_FILES,
+        extra_deny_syscalls=(*UNCOUNTED, *OTHERS),
+        clean_env=True,
+        no_coredump=True,
+    )
+    command = [str(Path(sys.executable).resolve()), "-I", "-c", _RUNNER]
+    try:
+        return sandbox.popen(command, stdin=StdioMode.PIPED, stdout=StdioMode.PIPED, stderr=StdioMode.NULL)
+    except (SandlockError, RuntimeError) as error:
+        raise SandboxUnavailable(f"this machine cannot confine a python grader: {error}") from error
 
 
 def _exchange(process: Any, message: Any, seconds: float) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-MAX_METEOR_PAIRS = 4_000_000  # words compared with words, a second's work; the other metrics are fast enough
+MAX_CHARACTERS = 1_000_000  # of both texts; a fifth of a second's work
+MAX_FUZZY_PAIRS = 4_000_000_000  # characters compared with characters, the same
+MAX_METEOR_PAIRS = 4_000_000  # words compared with words, a second's work
 
 
 class TooLong(ValueError):
@@ -26,8 +28,10 @@ def similarity(metric: str, text: str, reference: str) -> float:
             white space, METEOR without synonyms), rouge_1 to rouge_5 and rouge_l (rouge-score's F1).
 
     Raises:
-        TooLong: for METEOR, whose time is the product of both lengths.
+        TooLong: for the metric; the time of fuzzy_match and METEOR is the product of both lengths.
     """
+    if len(text) + len(reference) > MAX_CHARACTERS:
+        raise TooLong(f"{metric} compares {len(text) + len(reference)} characters; at most {MAX_CHARACTERS} are taken")
     if not text.strip() or not reference.strip():
         return float(text.strip() == reference.strip())
     return _METRICS[metric](text, reference)
@@ -36,6 +40,11 @@ def similarity(metric: str, text: str, reference: str) -> float:
 def _fuzzy_match(text: str, reference: str) -> float:
     from rapidfuzz import fuzz
 
+    if len(text) * len(reference) > MAX_FUZZY_PAIRS:
+        raise TooLong(
+            f"fuzzy_match compares {len(text)} with {len(reference)} characters; their product is at most "
+            f"{MAX_FUZZY_PAIRS}, take rouge_l for such texts"
+        )
     return fuzz.ratio(text, reference) / 100
 
 

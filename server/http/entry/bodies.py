@@ -8,6 +8,7 @@ A large body is mended and counted off the event loop. Its JSON is parsed there:
 lock in any thread. So what it parses is bounded, by bytes, by items and, by Python itself, in depth.
 """
 
+import asyncio
 import json
 import re
 import zlib
@@ -35,7 +36,7 @@ ESCAPES = re.compile(
 VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
 HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
-SMALL_BYTES = 64 * 1024
+SMALL_BYTES = PIECE_BYTES = 64 * 1024
 READ_AT_A_TIME = 4
 
 
@@ -147,20 +148,30 @@ class _Reader:
         self._limit = limit
         self._received = 0
         self._inflater = _Inflater() if encoding in ENCODINGS else None
+        self._packed = b""
+        self._full = self._last = False
 
     async def __call__(self) -> Message:
-        """The next piece."""
-        message = await self._receive()
-        if message["type"] != "http.request":
-            return message
-        body: bytes = message.get("body", b"")
-        last = not message.get("more_body", False)
+        """The next piece; of what is packed, one that is unpacked in a moment, and then others' turn."""
+        if self._packed or self._full:
+            message: Message = {"type": "http.request"}
+            await asyncio.sleep(0)
+        else:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._packed, self._last = message.get("body", b""), not message.get("more_body", False)
+        body, self._packed = self._packed, b""
         if self._inflater is not None:
-            body = self._inflater.inflate(body, self._limit - self._received + 1, last=last)
+            body, self._packed = self._inflater.inflate(body)
+            self._full = len(body) == PIECE_BYTES
         self._received += len(body)
         if self._received > self._limit:
             raise _too_large(self._limit)
-        return {**message, "body": body}
+        more = bool(self._packed) or self._full or not self._last
+        if self._inflater is not None and not more:
+            self._inflater.end()
+        return {**message, "body": body, "more_body": more}
 
 
 class _Inflater:
@@ -170,20 +181,24 @@ class _Inflater:
         self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
         self._begun = False
 
-    def inflate(self, data: bytes, room: int, *, last: bool) -> bytes:
-        """What `data` unpacks to, `room` bytes at most: a bomb is not unpacked beyond what is refused anyway."""
+    def inflate(self, data: bytes) -> tuple[bytes, bytes]:
+        """What `data` unpacks to, PIECE_BYTES at most, and what of it is left."""
         unpacked = b""
         try:
-            while data and len(unpacked) < room:
-                unpacked += self._some(data, room - len(unpacked))
-                data = self._stream.unused_data
-                if data:  # gzip may come in several members
+            while True:
+                unpacked += self._some(data, PIECE_BYTES - len(unpacked))
+                data = self._stream.unconsumed_tail or self._stream.unused_data
+                if not data or len(unpacked) == PIECE_BYTES:
+                    return unpacked, data
+                if self._stream.eof:  # gzip may come in several members
                     self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
         except zlib.error as error:
             raise HTTPException(400, "The body is not what its Content-Encoding says.") from error
-        if last and self._begun and not self._stream.eof and len(unpacked) < room:
+
+    def end(self) -> None:
+        """Refuse a body that ends too soon."""
+        if self._begun and not self._stream.eof:
             raise HTTPException(400, "The body ends before its compressed data do.")
-        return unpacked
 
     def _some(self, data: bytes, room: int) -> bytes:
         try:

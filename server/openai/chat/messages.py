@@ -1,5 +1,6 @@
 """Conversations as OpenAI's chat has them, checked and turned into what templates take."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -105,16 +106,18 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
     Raises:
         InvalidRequest: the first that does not.
     """
-    waiting: list[str] = []
+    waiting: Counter[str] = Counter()
     for number, message in enumerate(messages):
         if message.role == "tool":
-            if message.tool_call_id not in waiting:
+            if message.tool_call_id is None or message.tool_call_id not in waiting:
                 raise InvalidRequest(
                     "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
                     "'tool_calls'.",
                     f"messages.[{number}].role",
                 )
-            waiting.remove(message.tool_call_id)
+            waiting[message.tool_call_id] -= 1
+            if not waiting[message.tool_call_id]:
+                del waiting[message.tool_call_id]
         elif waiting:
             break
         if message.content is None and message.role != "assistant":  # whose answer may have been of nothing
@@ -122,7 +125,7 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
         if message.tool_calls:
             if message.role != "assistant":
                 raise InvalidRequest(f"a message with role '{message.role}' calls no tools", f"messages.[{number}]")
-            waiting = [call.id for call in message.tool_calls]
+            waiting = Counter(call.id for call in message.tool_calls)
     if waiting:
         raise InvalidRequest(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "

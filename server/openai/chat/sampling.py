@@ -18,6 +18,7 @@ MAX_STOP_IDS = 96  # the same are 128, those that end every answer among them
 MAX_INTEGER = 2**31 - 1
 FLEX = "flex"
 
+BadWord = Annotated[str, Field(min_length=1, max_length=200)]  # vLLM tokenizes each twice
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 
@@ -61,7 +62,7 @@ class VllmFields(Outside):
     min_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS)] | None = None
-    bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_BIASES)] | None = None
+    bad_words: Annotated[list[BadWord], Field(max_length=MAX_BIASES)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_BIASES)] | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None

@@ -85,8 +85,8 @@ def choose(tools: list[Tool], choice: Choice | None, parallel: bool) -> Tools | 
     elif isinstance(choice, AllowedToolsChoice):
         wanted = [tool.function.name for tool in choice.allowed_tools.tools]
         mode = choice.allowed_tools.mode
-    for name in wanted:
-        if name not in names:
-            raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice")
-    functions = [tool.model_dump(exclude_none=True) for tool in tools if tool.function.name in wanted]
+    allowed = set(wanted)
+    for name in allowed.difference(names):
+        raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice")
+    functions = [tool.model_dump(exclude_none=True) for tool in tools if tool.function.name in allowed]
     return Tools(tuple(functions), mode, parallel)

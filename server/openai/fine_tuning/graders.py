@@ -1,7 +1,8 @@
 """`/v1/fine_tuning/alpha/graders`: try a grader before a job spends hours on it."""
 
 import time
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from anyio import to_thread
 from fastapi import APIRouter
@@ -9,12 +10,14 @@ from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
 from server.http.identity import Caller
-from server.services import Parts
-from training.graders.grade import FAULTS, grade
+from server.services import Parts, Services
+from training.graders.grade import FAULTS, check_sources, grade
 from training.graders.models import Reward
 from training.wire import Description
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+
+T = TypeVar("T")
 
 MAX_SAMPLE_LENGTH = 200_000
 
@@ -35,8 +38,9 @@ class RunRequest(ValidateRequest):
 
 
 @router.post("/validate")
-def validate(body: ValidateRequest) -> dict[str, Any]:
+async def validate(body: ValidateRequest, parts: Parts) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
+    await _one_of_few(parts, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
 
 
@@ -45,10 +49,8 @@ async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
     await parts.limits.admit_grader(caller)
-    if not parts.graders.available_tokens:
-        raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
-    graded = await to_thread.run_sync(grade, body.grader, rows, answers, judge, limiter=parts.graders)
+    graded = await _one_of_few(parts, grade, body.grader, rows, answers, judge)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():
@@ -69,3 +71,10 @@ async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
             "sampled_model_name": None,
         },
     }
+
+
+async def _one_of_few(parts: Services, work: Callable[..., T], *arguments: Any) -> T:
+    """Call what runs a grader, on one of a few threads that others do not need."""
+    if not parts.graders.available_tokens:
+        raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
+    return await to_thread.run_sync(work, *arguments, limiter=parts.graders)

@@ -3,6 +3,7 @@
 import secrets
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
 
 @router.post("")
-def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
+async def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
     method, gate = body.wanted(), body.gate(parts.settings.gate)
     asked = body.needs_admin(gate, parts.settings.gate)
@@ -42,7 +43,9 @@ def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
         integrations=[one.model_dump() for one in body.integrations or []],
         labels=body.metadata,
     )
-    return _wire(parts.creation.create(job, body.suffix), parts)
+    return await to_thread.run_sync(
+        lambda: _wire(parts.creation.create(job, body.suffix), parts), limiter=parts.creations
+    )
 
 
 @router.get("", dependencies=[Known])

@@ -88,14 +88,14 @@ def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         InvalidRequest: a call has no output, or an output no call.
     """
     conversation: list[dict[str, Any]] = []
-    open_calls: list[str] = []
+    open_calls: dict[str, None] = {}
     for item in items:
         if item["type"] == "function_call_output":
             if item["call_id"] not in open_calls:
                 raise InvalidRequest(
                     f"No tool call found for function call output with call_id {item['call_id']}.", "input"
                 )
-            open_calls.remove(item["call_id"])
+            del open_calls[item["call_id"]]
             conversation.append({"role": "tool", "content": item["output"], "tool_call_id": item["call_id"]})
         elif item["type"] == "function_call":
             last = conversation[-1] if conversation else None
@@ -103,11 +103,11 @@ def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 conversation.append(last := {"role": "assistant", "content": ""})
             function = {"name": item["name"], "arguments": item["arguments"]}
             last.setdefault("tool_calls", []).append({"id": item["call_id"], "type": "function", "function": function})
-            open_calls.append(item["call_id"])
+            open_calls[item["call_id"]] = None
         else:
             conversation.append({"role": item["role"], "content": joined(item["content"])})
     if open_calls:
-        raise InvalidRequest(f"No tool output found for function call {open_calls[0]}.", "input")
+        raise InvalidRequest(f"No tool output found for function call {next(iter(open_calls))}.", "input")
     return conversation
 
 

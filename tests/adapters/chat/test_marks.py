@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import AddedToken
 
 from adapters.chat.template import CUT, _cut, _marks, encode, encode_all, render
@@ -231,5 +232,5 @@ def test_replay_asks_in_text(shaped: Callable[[str], Shape], tmp_path: Path, mon
         replay, "answer_ids", lambda _model, _tokenizer, prompts, _most: asked.extend(prompts) or [[1]] * len(prompts)
     )
     made = shaped("chatml")
-    replay.self_answers(None, made.tokenizer, 1, 0)
+    replay.self_answers(SimpleNamespace(generation_config=GenerationConfig()), made.tokenizer, 1, 0)
     assert made.control(asked[0]) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]

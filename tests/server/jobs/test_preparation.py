@@ -1,8 +1,10 @@
 """What a job is given to beat, and what happens where that went away."""
 
 import pytest
+from sqlalchemy.orm import Session
 
 from server.errors import InvalidRequest
+from server.state.files import FileRow
 from tests.server.jobs.conftest import Parts
 from training.job import Gate
 
@@ -37,9 +39,12 @@ def test_a_parent_that_was_removed_is_named(parts: Parts) -> None:
     assert refused.value.param == "model"
 
 
-def test_a_file_that_expired_is_named(parts: Parts) -> None:
+def test_a_file_that_was_deleted_is_named_and_one_whose_time_is_over_is_used(parts: Parts) -> None:
     row = parts.queued()
-    parts.files.delete(row.training_file)
-    with pytest.raises(InvalidRequest, match=f"{row.training_file} expired") as refused:
+    with Session(parts.files._engine) as session, session.begin():
+        session.get_one(FileRow, row.training_file).expires_at = 1
+    assert parts.preparation.prepare(row).path.is_dir()
+    parts.files.delete_expired(lambda _: False)
+    with pytest.raises(InvalidRequest, match=f"{row.training_file} was deleted") as refused:
         parts.preparation.prepare(row)
     assert refused.value.param == "training_file"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from training.graders import sandbox
 from training.graders.grade import Grade, grade
 from training.graders.models import Grader
 from training.graders.similarity import similarity
@@ -124,6 +125,12 @@ HOSTILE = {
     "queues messages": "import ctypes; assert ctypes.CDLL(None).msgget(0, 0o1600) >= 0",
     "fills pipes": "import os; [os.pipe() for _ in range(100)]",
     "fills memory it shares": "import mmap; m = mmap.mmap(-1, 3 * 2**30); m.write(bytes(3 * 2**30))",
+    "ends its parent's time": "import os, resource; resource.prlimit(os.getppid(), 0, (10**6, 10**6))",
+    "takes its parent's files": "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (7, 7))",
+    "slows its parent": "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "moves its parent": "import os; os.sched_setaffinity(os.getppid(), {0})",
+    "holds its parent": "import os; os.pidfd_open(os.getppid())",
+    "opens any socket": "import socket; socket.socket(16, socket.SOCK_RAW, 0)",
     "traces its parent": "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
     "asks io_uring": "import ctypes; assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(256)) >= 0",
     "listens to the kernel": "import socket; socket.socket(16, socket.SOCK_RAW, 15)",
@@ -225,8 +232,21 @@ def test_an_open_template_is_refused_at_once(template: str) -> None:
 
 @pytest.mark.parametrize("source", ["-" * 200_000 + "1", "(" * 200_000, "x = " + "[" * 90 + "]" * 90, "def grade\0"])
 def test_source_that_no_compiler_takes_is_refused(source: str) -> None:
-    with pytest.raises(ValidationError, match="source"):
-        grader(**python(source))
+    with pytest.raises(sandbox.BrokenSource, match="source does not load"):
+        sandbox.check(source)
+
+
+def test_a_source_is_compiled_where_it_can_take_no_memory_and_time_of_others() -> None:
+    """Each `finally` is compiled twice."""
+    lines, indent = ["def grade(sample, item):"], ""
+    for _ in range(40):
+        lines += [f" {indent}try:", f" {indent} pass", f" {indent}finally:"]
+        indent += " "
+    source = "\n".join([*lines, f" {indent}pass"])
+    started = time.process_time()
+    with pytest.raises(sandbox.BrokenSource, match="does not load"):
+        sandbox.check(source)
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -306,7 +326,6 @@ def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
     "content",
     [
         {"type": "text_similarity", "name": "c", "input": "a", "reference": "b", "evaluation_metric": "cosine"},
-        {"type": "python", "name": "p", "source": "def grade(:"},
         {"type": "python", "name": "p", "source": "x = 1"},
         {"type": "string_check", "name": "s", "input": "a", "reference": "b", "operation": "lt"},
         {**LABEL, "passing_labels": ["good"]},
@@ -314,7 +333,7 @@ def test_a_division_by_zero_fails_the_answer_not_the_grader() -> None:
         {**LABEL, "input": [{"role": "user", "content": "{{samples}}"}]},
         {**SCORE, "range": [1, 0]},
     ],
-    ids=["cosine", "no Python", "no grade", "operation", "passing", "labels", "template", "range"],
+    ids=["cosine", "no grade", "operation", "passing", "labels", "template", "range"],
 )
 def test_graders_that_cannot_be_are_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
