@@ -63,7 +63,7 @@ def unfit(name: str, content: dict[str, Any], error: ValidationError) -> Invalid
         return InvalidAdapter(key, "is unknown; take it out")
     branches = [one for one in (first, *others) if _place(content, one["loc"]) == place]
     if first["type"] == "string_too_long":
-        return InvalidAdapter(key, f"is longer than {first['ctx']['max_length']} characters")
+        return InvalidAdapter(key, f"is longer than {first.get('ctx', {}).get('max_length')} characters")
     wanted = " or ".join(dict.fromkeys(map(_wanted, branches)))
     return InvalidAdapter(key, f"is {shown(first['input'])}; expected {wanted}")
 
