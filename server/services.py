@@ -67,8 +67,6 @@ class Services:
                 await self.limits.admit(caller, request, tokens)
 
         async def begin(held: AsyncExitStack) -> Generation:
-            if priority == 0:
-                self.limits.hold(caller, held)
             return await self.answering.begin(asked, held, priority, admit)
 
         return begin

@@ -5,7 +5,8 @@ With the library's storage for asyncio: the other one starts a thread for a requ
 
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import Request
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
@@ -20,7 +21,7 @@ TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/respon
 
 
 class Rates:
-    """Counts a request for text before its body is read; batches, which come from within, have their own pace."""
+    """Counts a request for text before its body is read, and until it is answered; batches have their own pace."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,7 +31,11 @@ class Rates:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TEXT:
             request = Request(scope)
             if not getattr(request.state, "priority", 0):
-                await scope["app"].state.services.limits.count(request.state.caller, request)
+                limits: RateLimits = scope["app"].state.services.limits
+                await limits.count(request.state.caller, request)
+                with limits.held(request.state.caller):
+                    await self._app(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
@@ -84,7 +89,8 @@ class RateLimits:
                 wait,
             )
 
-    def hold(self, key: Key, held: AsyncExitStack) -> None:
+    @contextmanager
+    def held(self, key: Key) -> Iterator[None]:
         """Count a request until it has been answered.
 
         Raises:
@@ -98,12 +104,12 @@ class RateLimits:
                 1,
             )
         self._running[key.id] += 1
-        held.callback(self._release, key.id)
-
-    def _release(self, key_id: str) -> None:
-        self._running[key_id] -= 1
-        if not self._running[key_id]:
-            del self._running[key_id]
+        try:
+            yield
+        finally:
+            self._running[key.id] -= 1
+            if not self._running[key.id]:
+                del self._running[key.id]
 
     async def admit_grader(self, key: Key) -> None:
         """Count a grader that is tried.

@@ -5,6 +5,7 @@ lost. A connection on which that is offered goes on with uvicorn's h11 protocol,
 httptools takes a sixth of the front end's CPU less.
 """
 
+import asyncio
 import re
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -14,6 +15,7 @@ END_OF_HEAD = b"\r\n\r\n"
 OFFER = b"\nupgrade:"
 RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as they were typed; httptools refuses them
 MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
+HEAD_SECONDS = 30.0  # for a request's head to come, from its first byte, or from the connection's beginning
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -21,6 +23,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     _head = b""
     _within_request = False
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A client has come; it has to say what it wants."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; a request's head is held until it is whole."""
@@ -34,6 +47,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
             return
         self._head = b"" if end else data
+        if end:
+            self._stop_waiting()
+        elif self._waiting is None:
+            self._wait_for_head()
         if end and not head.isascii():
             line, rest, more = data.partition(b"\r\n")
             data = RAW.sub(lambda byte: b"%%%02X" % byte[0][0], line) + rest + more
@@ -52,6 +69,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Its body has ended."""
         self._within_request = False
         super().on_message_complete()
+
+    def _wait_for_head(self) -> None:
+        self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _hand_over(self, data: bytes) -> None:
         self.connections.discard(self)

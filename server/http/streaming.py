@@ -67,10 +67,10 @@ class Replies:
         """
         held = contextlib.AsyncExitStack()
         try:
-            begun = await _until_gone(request, begin(held))
+            begun = await until_gone(request, begin(held))
             if events is not None:
                 return _EventStream(self, events(begun), held.pop_all())
-            return JSONResponse(await _until_gone(request, whole(begun)))
+            return JSONResponse(await until_gone(request, whole(begun)))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         finally:
@@ -104,14 +104,14 @@ class _EventStream(StreamingResponse):
             with contextlib.suppress(ClientGone):
                 self._sending = asyncio.create_task(self._stream(scope, send))
                 try:
-                    await _until_gone(request, self._sending)
+                    await until_gone(request, self._sending)
                 except asyncio.CancelledError:
                     if not self._cut_off:
                         raise
                     await self._held.aclose()  # others may have it, while the end waits for its reader
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._replies.seconds):
-                            await _until_gone(request, self._tell_why(scope["state"]["send"]))
+                            await until_gone(request, self._tell_why(scope["state"]["send"]))
         finally:
             await self._held.aclose()
 
@@ -134,7 +134,7 @@ class _EventStream(StreamingResponse):
         await send({"type": "http.response.body", "body": statuses.event(error).encode(), "more_body": False})
 
 
-async def _until_gone(request: Request, work: Awaitable[T]) -> T:
+async def until_gone(request: Request, work: Awaitable[T]) -> T:
     """Await `work`, and cancel it as soon as the client is gone.
 
     Raises:

