@@ -136,8 +136,11 @@ def test_unknown_and_null_fields_are_taken(running: Running) -> None:
     assert "not valid JSON" in refused.json()["error"]["message"]
 
 
+ROUNDS = 3
+
+
 def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise: list[str]) -> None:
-    """64 at once over base and four adapters, five rounds, token for token what each answers alone.
+    """64 at once over base and four adapters, three rounds, token for token what each answers alone.
 
     vLLM's own CPU path fails this. In bf16 the two best tokens can be closer than rounding, alone or not; there, and
     only there, either may come.
@@ -180,7 +183,7 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
     alone = asyncio.run(answers(together=False))
     assert len({tuple(token.token for token in answer) for answer in alone[:5]}) > 2, "the adapters do something"
     whole = 0
-    for _ in range(5):
+    for _ in range(ROUNDS):
         for pair, expected, got in zip(pairs, alone, asyncio.run(answers(together=True)), strict=True):
             for one, other in zip(expected, got, strict=False):
                 margin = one.top_logprobs[0].logprob - one.top_logprobs[1].logprob
@@ -190,7 +193,7 @@ def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise:
                 assert abs(one.logprob - other.logprob) < BF16_NATS, (pair, one.token)
             else:
                 whole += 1
-    assert whole >= 5 * len(pairs) * 0.7, "ties are rare"
+    assert whole >= ROUNDS * len(pairs) * 0.7, "ties are rare"
 
 
 def test_a_client_that_goes_frees_the_engine(running: Running) -> None:

@@ -32,7 +32,7 @@ CHAT: dict[str, Any] = {"model": BASE, "messages": HI, "max_tokens": 6}
 TEXT: dict[str, Any] = {"model": BASE, "prompt": "Hi", "max_tokens": 4}
 RESPONSE: dict[str, Any] = {"model": BASE, "input": "Hi", "max_output_tokens": 6}
 OPENAIS_OWN = {"store", "name"}  # of responses and of calls that are done: in OpenAI's document, not in the SDK's types
-OURS = {"graders", "keep", "replay_share", "weights"}  # hyperparameters and graders of methods beyond OpenAI's
+OURS = {"chat_template", "graders", "keep", "replay_share", "weights"}  # of methods, beyond OpenAI's
 LISTS = {"/v1/models": Model, "/v1/files": FileObject, "/v1/batches": Batch, "/v1/fine_tuning/jobs": FineTuningJob}
 
 
