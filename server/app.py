@@ -194,6 +194,7 @@ async def _tidy(parts: Services) -> None:
         try:
             await asyncio.to_thread(parts.files.delete_expired, parts.needs_file)
             await asyncio.to_thread(parts.responses.delete_expired)
+            await asyncio.to_thread(parts.jobs.delete_surplus, parts.settings.max_failed_jobs)
             await asyncio.to_thread(parts.uploads.delete_expired)
         except (OSError, SQLAlchemyError):
             logger.exception("what has expired could not be deleted; trying again later")

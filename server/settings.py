@@ -119,6 +119,9 @@ class Settings(BaseSettings):
         default=100_000, ge=1, description="Responses that are kept; of more the oldest are forgotten."
     )
     max_waiting_batches: int = Field(default=100, ge=1, description="Batches that may wait or run.")
+    max_failed_jobs: int = Field(
+        default=1000, ge=0, description="Jobs kept that failed or were cancelled; of more the oldest are forgotten."
+    )
     max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
     grader_runs_per_hour: int | None = Field(
         default=None, ge=1, description="Graders each key may try; default: no limit. Jobs have their own."

@@ -19,6 +19,8 @@ from server.state.keys import Key
 
 TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
+GRADERS_A_KEY = 2  # at a time; app.py has twice as many places
+
 
 class Rates:
     """Counts a request for text before its body is read, and until it is answered; batches have their own pace."""
@@ -57,6 +59,7 @@ class RateLimits:
         self._graders = None if graders is None else RateLimitItemPerHour(graders)
         self._at_once = at_once
         self._running: Counter[str] = Counter()
+        self._grading: Counter[str] = Counter()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def count(self, key: Key, request: Request) -> None:
@@ -110,6 +113,21 @@ class RateLimits:
             self._running[key.id] -= 1
             if not self._running[key.id]:
                 del self._running[key.id]
+
+    @contextmanager
+    def grading(self, key: Key) -> Iterator[None]:
+        """Count a grader while it runs.
+
+        Raises:
+            RateLimited: half of the places are this key's.
+        """
+        if self._grading[key.id] >= GRADERS_A_KEY:
+            raise RateLimited(f"{GRADERS_A_KEY} graders of this key run already; try again soon", "requests", 2)
+        self._grading[key.id] += 1
+        try:
+            yield
+        finally:
+            self._grading[key.id] -= 1
 
     async def admit_grader(self, key: Key) -> None:
         """Count a grader that is tried.

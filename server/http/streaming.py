@@ -129,7 +129,7 @@ class _EventStream(StreamingResponse):
 
     async def _tell_why(self, send: Send) -> None:
         error = ReaderTooSlow(
-            f"The answer was ended: nothing of it was read for {self._replies.seconds:g} s (slow_reader_seconds)."
+            f"The answer was ended: an event waited {self._replies.seconds:g} s for its reader (slow_reader_seconds)."
         )
         await send({"type": "http.response.body", "body": statuses.event(error).encode(), "more_body": False})
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,12 +109,9 @@ class Files:
                 while chunk := source.read(_CHUNK_BYTES):
                     size += len(chunk)
                     if size > self._max_bytes:
-                        raise TooLarge(f"the file is larger than the limit of {self._max_bytes} bytes")
+                        raise TooLarge(f"the file is larger than the limit of {self._max_bytes} bytes (max_file_bytes)")
                     if size > room:
-                        raise TooLarge(
-                            f"the files that are kept may have {self._max_stored_bytes} bytes in all "
-                            "(max_stored_bytes); delete what is no longer needed"
-                        )
+                        raise self._full()
                     target.write(chunk)
                 target.flush()
                 os.fsync(target.fileno())
@@ -186,6 +184,21 @@ class Files:
             session.delete(session.get_one(FileRow, file_id))
         file.path.unlink(missing_ok=True)
 
+    def check_room(self, size: int) -> None:
+        """Refuse what finds no room for so many more bytes.
+
+        Raises:
+            TooLarge: it does not.
+        """
+        if size > self._room():
+            raise self._full()
+
+    def _full(self) -> TooLarge:
+        return TooLarge(
+            f"the files that are kept may have {self._max_stored_bytes} bytes in all (max_stored_bytes); delete what is "
+            "no longer needed"
+        )
+
     def _room(self) -> int:
         """Bytes that one more file may have.
 
@@ -199,7 +212,7 @@ class Files:
         files, stored = int(counted[0]), int(counted[1])
         if self._max_files is not None and files >= self._max_files:
             raise TooLarge(f"{files} files are kept (max_files); delete what is no longer needed")
-        return self._max_bytes if self._max_stored_bytes is None else self._max_stored_bytes - stored
+        return sys.maxsize if self._max_stored_bytes is None else self._max_stored_bytes - stored
 
     def _file(self, row: FileRow) -> StoredFile:
         return StoredFile(

@@ -1,5 +1,6 @@
 """Rows of fine-tuning jobs, and the steps their status may take."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, func, insert, select, update
+from sqlalchemy import JSON, BigInteger, Boolean, Engine, Integer, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
@@ -165,8 +166,19 @@ class Jobs:
 
     def uses_file(self, file_id: str) -> bool:
         """Whether a job that has not ended needs the file."""
-        jobs = self.with_status(Status.QUEUED, Status.PAUSED, *ACTIVE)
-        return any(file_id in (job.training_file, job.validation_file, job.retention_file) for job in jobs)
+        named = (JobRow.training_file, JobRow.validation_file, JobRow.retention_file)
+        statement = select(JobRow.id).where(JobRow.status.not_in(ENDED), or_(*(one == file_id for one in named)))
+        with Session(self._engine) as session:
+            return session.scalars(statement.limit(1)).first() is not None
+
+    def delete_surplus(self, kept: int) -> None:
+        """Forget the oldest of the jobs that failed or were cancelled, and what lies in their directories."""
+        ended = select(JobRow.id).where(JobRow.status.in_((Status.FAILED, Status.CANCELLED)))
+        with Session(self._engine) as session, session.begin():
+            surplus = list(session.scalars(ended.order_by(JobRow.number.desc()).offset(kept)))
+            for job_id in surplus:
+                shutil.rmtree(self.directory(job_id).path, ignore_errors=True)
+            session.execute(delete(JobRow).where(JobRow.id.in_(surplus)))
 
     def advance(self, job_id: str, status: Status, *, only_from: tuple[Status, ...] = (), **fields: Any) -> bool:
         """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled.

@@ -85,12 +85,12 @@ class Uploads:
         """Begin an upload of `size` bytes.
 
         Raises:
-            TooLarge: over the limit of a file, or too many are under way.
+            TooLarge: over the limit of a file, too many are under way, or there is no room beside the others.
             InvalidRequest: training data that is no JSONL by its name.
         """
         check_name(filename, purpose, "filename")
         if size > self._max_bytes:
-            raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed")
+            raise TooLarge(f"bytes is {size}; at most {self._max_bytes} are allowed (max_file_bytes)")
         now = int(time.time())
         row = UploadRow(
             id=random_id("upload_"),
@@ -103,17 +103,21 @@ class Uploads:
             file_expires_after=expires_after,
         )
         with self._lock:
-            if self._max_open is not None and self._open(now) >= self._max_open:
+            under_way, announced = self._under_way(now)
+            if self._max_open is not None and under_way >= self._max_open:
                 raise TooLarge(f"{self._max_open} uploads are under way (max_open_uploads); complete or cancel one")
+            self._files.check_room(size + announced)
             (self._root / row.id).mkdir()
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 session.add(row)
         return self._upload(row)
 
-    def _open(self, now: int) -> int:
-        statement = select(func.count()).where(UploadRow.status == "pending", UploadRow.expires_at > now)
+    def _under_way(self, now: int) -> tuple[int, int]:
+        """How many uploads there are, and how many bytes they announced."""
+        wanted = select(func.count(), func.coalesce(func.sum(UploadRow.bytes), 0))
         with Session(self._engine) as session:
-            return session.scalar(statement) or 0
+            found = session.execute(wanted.where(UploadRow.status == "pending", UploadRow.expires_at > now)).one()
+        return int(found[0]), int(found[1])
 
     def add(self, upload_id: str, data: Readable) -> Part:
         """Store a part; it is there whole or not at all.

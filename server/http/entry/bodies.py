@@ -258,4 +258,4 @@ def _described(scope: Scope, body: bytes | None = None) -> Scope:
 
 
 def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"The request's body is larger than {limit} bytes.")
+    return HTTPException(413, f"The request's body is larger than {limit} bytes (max_body_bytes, max_file_bytes).")

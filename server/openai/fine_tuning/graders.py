@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from server.errors import RateLimited
 from server.http.identity import Caller
 from server.services import Parts, Services
+from server.state.keys import Key
 from training.graders.grade import FAULTS, check_sources, grade
 from training.graders.models import Reward
 from training.wire import Description
@@ -38,9 +39,9 @@ class RunRequest(ValidateRequest):
 
 
 @router.post("/validate")
-async def validate(body: ValidateRequest, parts: Parts) -> dict[str, Any]:
+async def validate(body: ValidateRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
-    await _one_of_few(parts, check_sources, body.grader)
+    await _one_of_few(parts, caller, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
 
 
@@ -50,7 +51,7 @@ async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     started = time.monotonic()
     await parts.limits.admit_grader(caller)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
-    graded = await _one_of_few(parts, grade, body.grader, rows, answers, judge)
+    graded = await _one_of_few(parts, caller, grade, body.grader, rows, answers, judge)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():
@@ -73,8 +74,9 @@ async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     }
 
 
-async def _one_of_few(parts: Services, work: Callable[..., T], *arguments: Any) -> T:
+async def _one_of_few(parts: Services, key: Key, work: Callable[..., T], *arguments: Any) -> T:
     """Call what runs a grader, on one of a few threads that others do not need."""
     if not parts.graders.available_tokens:
         raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
-    return await to_thread.run_sync(work, *arguments, limiter=parts.graders)
+    with parts.limits.grading(key):
+        return await to_thread.run_sync(work, *arguments, limiter=parts.graders)
