@@ -195,8 +195,8 @@ class Files:
 
     def _full(self) -> TooLarge:
         return TooLarge(
-            f"the files that are kept may have {self._max_stored_bytes} bytes in all (max_stored_bytes); delete what is "
-            "no longer needed"
+            f"the files that are kept may have {self._max_stored_bytes} bytes in all (max_stored_bytes); delete what "
+            "is no longer needed"
         )
 
     def _room(self) -> int:
