@@ -20,7 +20,7 @@ TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/respon
 
 
 class Rates:
-    """Counts a request for text before its body is read; batches, which come from within, have their own pace."""
+    """Counts a request for text before its body is read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,13 +29,12 @@ class Rates:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TEXT:
             request = Request(scope)
-            if not getattr(request.state, "priority", 0):
-                await scope["app"].state.services.limits.count(request.state.caller, request)
+            await scope["app"].state.services.limits.count(request.state.caller, request)
         await self._app(scope, receive, send)
 
 
 class RateLimits:
-    """What each key may ask for; None: as much as it wants, and no headers."""
+    """What each key may ask for; None: as much as it wants, and no headers. Batches have their own pace."""
 
     def __init__(
         self, requests: int | None, tokens: int | None, graders: int | None = None, at_once: int | None = None
@@ -71,6 +70,8 @@ class RateLimits:
         await self._spend("tokens", tokens, key, request)
 
     async def _spend(self, kind: str, cost: int, key: Key, request: Request) -> None:
+        if getattr(request.state, "priority", 0):  # a batch's line, which comes from within
+            return
         item = self._items.get(kind)
         fits = item is None or await self._limiter.hit(item, kind, key.id, cost=cost)
         await self._tell(key, request)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import BigInteger, Engine, func, select, update
+from sqlalchemy import BigInteger, Engine, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
-from server.state.tables import Base, Written
+from server.state.tables import Base, Written, count_rows
 
 LIFETIME_SECONDS = 3600  # OpenAI's
 MAX_PART_BYTES = 64 * 1024**2  # OpenAI's
@@ -103,17 +103,13 @@ class Uploads:
             file_expires_after=expires_after,
         )
         with self._lock:
-            if self._max_open is not None and self._open(now) >= self._max_open:
+            pending = (UploadRow.status == "pending", UploadRow.expires_at > now)
+            if self._max_open is not None and count_rows(self._engine, *pending) >= self._max_open:
                 raise TooLarge(f"{self._max_open} uploads are under way (max_open_uploads); complete or cancel one")
             (self._root / row.id).mkdir()
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 session.add(row)
         return self._upload(row)
-
-    def _open(self, now: int) -> int:
-        statement = select(func.count()).where(UploadRow.status == "pending", UploadRow.expires_at > now)
-        with Session(self._engine) as session:
-            return session.scalar(statement) or 0
 
     def add(self, upload_id: str, data: Readable) -> Part:
         """Store a part; it is there whole or not at all.
