@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -62,12 +63,8 @@ class Services:
         """What begins the answer, within the caller's limits; batches, which come from within, have their own pace."""
         priority: int = getattr(request.state, "priority", 0)
 
-        async def admit(tokens: int) -> None:
-            if priority == 0:
-                await self.limits.admit(caller, request, tokens)
-
         async def begin(held: AsyncExitStack) -> Generation:
-            return await self.answering.begin(asked, held, priority, admit)
+            return await self.answering.begin(asked, held, priority, partial(self.limits.admit, caller, request))
 
         return begin
 

@@ -178,8 +178,9 @@ def bodies(count: int, limit: int, seed: int = 0) -> Iterator[Hostile]:
     chance.shuffle(fields)
     chance.shuffle(shapes)
     others = list(_others(limit))
-    yield from _found()
-    for number in range(count - len(list(_found()))):
+    found = list(_found())
+    yield from found
+    for number in range(count - len(found)):
         if number % 8 == 7:
             yield others[number // 8 % len(others)]
             continue

@@ -94,8 +94,9 @@ def run(template: str, variables: Mapping[str, Any]) -> str:
 
 
 def fault(template: str) -> str | None:
-    """Why a template cannot be served: it is none, or fails at "Hi"; None: it can."""
-    return _process.ask(template, PROBE).get("error")
+    """What a template is that cannot be served: it is none, or fails at "Hi"; None: it can."""
+    error = _process.ask(template, PROBE).get("error")
+    return None if error is None else f"no Jinja template that can be served: {error}"
 
 
 def _started() -> "subprocess.Popen[bytes]":

@@ -64,7 +64,7 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
     if manifest.base_model is not None and not base.is_named(manifest.base_model):
         raise InvalidAdapter("manifest.json.base_model", f"is {manifest.base_model!r}; this server runs {base.name!r}")
     if manifest.chat_template is not None and (fault := apart.fault(manifest.chat_template)):
-        raise InvalidAdapter("manifest.json.chat_template", f"is no Jinja template that can be served: {fault}")
+        raise InvalidAdapter("manifest.json.chat_template", f"is {fault}")
     if (directory / full.WEIGHTS).is_file():
         if not limits.full_models:
             raise InvalidAdapter(full.WEIGHTS, "is a full model; this server serves none (max_full_models is 0)")

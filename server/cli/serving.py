@@ -63,7 +63,7 @@ def _template(file: Path) -> str:
     except (OSError, ValueError) as error:
         _refuse(f"settings: chat_template {file}: {error}")
     if fault := apart.fault(source):
-        _refuse(f"settings: chat_template {file} is no Jinja template that can be served: {fault}")
+        _refuse(f"settings: chat_template {file} is {fault}")
     return source
 
 

@@ -42,7 +42,7 @@ def train(
         if chat_template is not None:
             content["chat_template"] = chat_template.read_text(encoding="utf-8")
             if wrong := apart.fault(content["chat_template"]):
-                raise ValueError(f"{chat_template} is no Jinja template that can be served: {wrong}")
+                raise ValueError(f"{chat_template} is {wrong}")
         base = find_base(model)
         job = TrainingJob(
             id=f"ftjob-{secrets.token_hex(6)}",

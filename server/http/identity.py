@@ -35,11 +35,12 @@ class Identity:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and f"{scope['path']}/".startswith(self._guarded):
+        path = f"{scope['path']}/" if scope["type"] == "http" else ""
+        if path.startswith(self._guarded):
             state = scope.setdefault("state", {})
             if "caller" not in state:  # a batch's lines come from within, and bring theirs
                 key = await self._identify(Headers(scope=scope), self._keys(scope["app"]))
-                if f"{scope['path']}/".startswith(ADMINISTERED):
+                if path.startswith(ADMINISTERED):
                     await administrator(key)
                 state["caller"] = key
         await self._app(scope, receive, send)

@@ -32,17 +32,16 @@ class Rates:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TEXT:
             request = Request(scope)
-            if not getattr(request.state, "priority", 0):
-                limits: RateLimits = scope["app"].state.services.limits
-                await limits.count(request.state.caller, request)
-                with limits.held(request.state.caller):
-                    await self._app(scope, receive, send)
-                return
+            limits: RateLimits = scope["app"].state.services.limits
+            await limits.count(request.state.caller, request)
+            with limits.held(request.state.caller, request):
+                await self._app(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
 class RateLimits:
-    """What each key may ask for; None: as much as it wants, and no headers."""
+    """What each key may ask for; None: as much as it wants, and no headers. Batches have their own pace."""
 
     def __init__(
         self, requests: int | None, tokens: int | None, graders: int | None = None, at_once: int | None = None
@@ -79,6 +78,8 @@ class RateLimits:
         await self._spend("tokens", tokens, key, request)
 
     async def _spend(self, kind: str, cost: int, key: Key, request: Request) -> None:
+        if _from_batch(request):
+            return
         item = self._items.get(kind)
         fits = item is None or await self._limiter.hit(item, kind, key.id, cost=cost)
         await self._tell(key, request)
@@ -93,12 +94,15 @@ class RateLimits:
             )
 
     @contextmanager
-    def held(self, key: Key) -> Iterator[None]:
+    def held(self, key: Key, request: Request) -> Iterator[None]:
         """Count a request until it has been answered.
 
         Raises:
             RateLimited: as many of the key's are being answered as may be.
         """
+        if _from_batch(request):
+            yield
+            return
         if self._at_once is not None and self._running[key.id] >= self._at_once:
             raise RateLimited(
                 f"{self._at_once} requests of this key are being answered (max_concurrent_requests). Please try again "
@@ -152,3 +156,8 @@ class RateLimits:
             headers[f"x-ratelimit-limit-{kind}"] = str(item.amount)
             headers[f"x-ratelimit-remaining-{kind}"] = str(remaining)
             headers[f"x-ratelimit-reset-{kind}"] = f"{max(reset - time.time(), 0):.3f}s"
+
+
+def _from_batch(request: Request) -> bool:
+    """Whether it comes from within, at a batch's own pace."""
+    return bool(getattr(request.state, "priority", 0))

@@ -113,9 +113,7 @@ class Creation:
     def _check_possible(self, method: Method) -> None:
         """Refuse what this server could not train, grade or serve."""
         if method.chat_template is not None and (fault := apart.fault(method.chat_template)):
-            raise InvalidRequest(
-                f"it is no Jinja template that can be served: {fault}", f"method.{method.type}.chat_template"
-            )
+            raise InvalidRequest(f"it is {fault}", f"method.{method.type}.chat_template")
         if isinstance(method, Preference):
             return
         if isinstance(method, Reinforcement):

@@ -51,8 +51,7 @@ async def create(body: EmbeddingRequest, request: Request, parts: Parts, caller:
             "(LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
             "input",
         )
-    if getattr(request.state, "priority", 0) == 0:  # batches have their own pace
-        await parts.limits.admit(caller, request, sum(len(str(text)) for text in texts) // CHARACTERS_A_TOKEN)
+    await parts.limits.admit(caller, request, sum(len(str(text)) for text in texts) // CHARACTERS_A_TOKEN)
     try:
         embedded = await until_gone(request, parts.embedder.embed([str(text) for text in texts], body.dimensions))
     except ClientGone:

@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, Integer, func, select, update
+from sqlalchemy import JSON, BigInteger, Engine, Integer, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, RateLimited
 from server.state.ids import random_id
-from server.state.tables import Base, Written, following
+from server.state.tables import Base, Written, count_rows, following
 
 LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
 RETRY_SECONDS = 60.0
@@ -68,15 +68,13 @@ class Batches:
             RateLimited: enough wait already.
         """
         now = int(time.time())
-        waiting = select(func.count()).select_from(BatchRow).where(BatchRow.status.not_in(ENDED))
-        with Session(self._engine) as session:
-            if self._max_waiting is not None and (session.scalar(waiting) or 0) >= self._max_waiting:
-                raise RateLimited(
-                    f"{self._max_waiting} batches wait or run already (max_waiting_batches); cancel one, or wait for "
-                    "its end",
-                    "requests",
-                    RETRY_SECONDS,
-                )
+        waiting = count_rows(self._engine, BatchRow.status.not_in(ENDED))
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            raise RateLimited(
+                f"{waiting} batches wait or run already (max_waiting_batches); cancel one, or wait for its end",
+                "requests",
+                RETRY_SECONDS,
+            )
         row = BatchRow(
             id=random_id("batch_", 32),
             endpoint=endpoint,

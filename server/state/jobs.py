@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
 from server.state.status import ACTIVE, ENDED, Status
-from server.state.tables import Base, Written, again_on_conflict, following
+from server.state.tables import Base, Written, again_on_conflict, count_rows, following
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
@@ -79,9 +79,6 @@ class NewJob:
         return {param: file_id for param, file_id in named.items() if file_id is not None}
 
 
-Labels = dict[str, str]
-
-
 class Jobs:
     """Jobs in the database; each has a directory under `root`."""
 
@@ -140,7 +137,7 @@ class Jobs:
             raise NotFound(f"Could not find fine tune: {job_id}")
         return row
 
-    def newest(self, fits: Callable[[Labels | None], bool], after: str | None, limit: int) -> list[JobRow]:
+    def newest(self, fits: Callable[[dict[str, str] | None], bool], after: str | None, limit: int) -> list[JobRow]:
         """`limit` jobs at most whose labels fit, newest first, from behind the one with the id `after`.
 
         Raises:
@@ -160,9 +157,7 @@ class Jobs:
 
     def unfinished(self) -> int:
         """How many jobs wait, run or are paused."""
-        statement = select(func.count()).select_from(JobRow).where(JobRow.status.not_in(ENDED))
-        with Session(self._engine) as session:
-            return session.scalar(statement) or 0
+        return count_rows(self._engine, JobRow.status.not_in(ENDED))
 
     def uses_file(self, file_id: str) -> bool:
         """Whether a job that has not ended needs the file."""

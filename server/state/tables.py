@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Dialect, Engine, Select, String, TypeDecorator, tuple_
+from sqlalchemy import ColumnElement, Dialect, Engine, Select, String, TypeDecorator, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
@@ -36,6 +36,12 @@ class Written(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """As the database gets it."""
         return None if value is None else value.replace("\0", "\ufffd")
+
+
+def count_rows(engine: Engine, *where: ColumnElement[bool]) -> int:
+    """How many rows of a table fit."""
+    with Session(engine) as session:
+        return session.scalar(select(func.count()).where(*where)) or 0
 
 
 def following(

@@ -4,8 +4,8 @@ What is not a form is JSON, whatever its Content-Type says, for OpenAI's users w
 UTF-8 can: half a surrogate pair ("\\ud83d"), cut out of an emoji by somebody's truncation. No tokenizer, hash, database
 or answer takes it, and PostgreSQL takes no NUL. Both become U+FFFD, so that no one behind needs to think of them.
 
-A large body is mended and counted off the event loop. Its JSON is parsed there: the parser holds the interpreter's
-lock in any thread. So what it parses is bounded, by bytes, by items and, by Python itself, in depth.
+A large body is mended and counted off the event loop. Its JSON is parsed on the loop, for the parser holds the
+interpreter's lock in any thread. So what it parses is bounded, by bytes, by items and, by Python itself, in depth.
 """
 
 import asyncio
