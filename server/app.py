@@ -159,7 +159,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
             database, data / "uploads", stored, settings.max_file_bytes, max_open=settings.max_open_uploads
         ),
         permissions=Permissions(database),
-        responses=Responses(database, settings.max_responses, settings.max_body_bytes),
+        responses=Responses(database, settings.max_responses, settings.max_response_bytes, settings.max_body_bytes),
         batches=batches,
         runner=BatchRunner(batches, stored, data / "batches"),
         embedder=Embedder(settings.embedding_model),

@@ -118,9 +118,12 @@ class Settings(BaseSettings):
     max_responses: int = Field(
         default=100_000, ge=1, description="Responses that are kept; of more the oldest are forgotten."
     )
+    max_response_bytes: int = Field(
+        default=10 * GIB, ge=1, description="Bytes of all responses; of more the oldest are forgotten."
+    )
     max_waiting_batches: int = Field(default=100, ge=1, description="Batches that may wait or run.")
     max_failed_jobs: int = Field(
-        default=1000, ge=0, description="Jobs kept that failed or were cancelled; of more the oldest are forgotten."
+        default=1000, ge=1, description="Jobs kept that failed or were cancelled; of more the oldest are forgotten."
     )
     max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
     grader_runs_per_hour: int | None = Field(

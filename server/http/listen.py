@@ -6,6 +6,7 @@ One for both would do, but hypercorn sends 39,000 chunks a second where uvicorn 
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 from asyncio import constants
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from server.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
 
+FILES = 65_536  # open at a time, where the system lets us: a connection is one
 STARTUP_FAILED = 3  # exit status, as uvicorn's own command has it
 MAX_HTTP2_STREAMS = 1000  # of one connection at a time; the rest wait
 GOODBYE_SECONDS = 2.0  # for a client to answer TLS's last message; asyncio's own 30 s would outlast a server's grace
@@ -25,6 +27,8 @@ GOODBYE_SECONDS = 2.0  # for a client to answer TLS's last message; asyncio's ow
 def listen(app: FastAPI, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests may end, for `shutdown_seconds`."""
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
     if settings.tls_certificate is None:
         server = plain(app, settings)
         with contextlib.suppress(KeyboardInterrupt):

@@ -7,6 +7,7 @@ httptools takes a sixth of the front end's CPU less.
 
 import asyncio
 import re
+import resource
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,6 +17,7 @@ OFFER = b"\nupgrade:"
 RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as they were typed; httptools refuses them
 MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
 HEAD_SECONDS = 30.0  # for a request's head to come, from its first byte, or from the connection's beginning
+SHARE = 0.5  # of the process's file descriptors that connections may have; files, pipes and the database need some too
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,6 +30,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client has come; it has to say what it wants."""
         super().connection_made(transport)
+        if len(self.connections) > SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            transport.abort()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,6 +17,8 @@ from server.state.tables import Base, Written, again_on_conflict, count_rows, fo
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
+LINGER_SECONDS = 3600  # that a job which has ended keeps its directory at least: its trainer may still be ending
+
 
 class JobRow(Base):
     """A fine-tuning job; its records lie in its directory."""
@@ -167,10 +169,12 @@ class Jobs:
             return session.scalars(statement.limit(1)).first() is not None
 
     def delete_surplus(self, kept: int) -> None:
-        """Forget the oldest of the jobs that failed or were cancelled, and what lies in their directories."""
-        ended = select(JobRow.id).where(JobRow.status.in_((Status.FAILED, Status.CANCELLED)))
+        """Forget the oldest of the jobs that failed or were cancelled an hour ago, with what they left on disk."""
+        ended = select(JobRow.id).where(
+            JobRow.status.in_((Status.FAILED, Status.CANCELLED)), JobRow.finished_at < time.time() - LINGER_SECONDS
+        )
         with Session(self._engine) as session, session.begin():
-            surplus = list(session.scalars(ended.order_by(JobRow.number.desc()).offset(kept)))
+            surplus = list(session.scalars(ended.order_by(JobRow.number.desc()).offset(kept).limit(1000)))
             for job_id in surplus:
                 shutil.rmtree(self.directory(job_id).path, ignore_errors=True)
             session.execute(delete(JobRow).where(JobRow.id.in_(surplus)))

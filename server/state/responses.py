@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, delete, select
+from sqlalchemy import JSON, BigInteger, Engine, delete, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound
@@ -24,20 +24,23 @@ class ResponseRow(Base):
     created_at: Mapped[int] = mapped_column(BigInteger, index=True)
     items: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Responses:
     """Responses in the database."""
 
-    def __init__(self, engine: Engine, max_kept: int, max_bytes: int) -> None:
+    def __init__(self, engine: Engine, max_kept: int, max_kept_bytes: int, max_bytes: int) -> None:
         """Make one.
 
         Args:
             max_kept: of more, the oldest are forgotten.
+            max_kept_bytes: of all of them, as JSON; of more, the oldest are forgotten.
             max_bytes: of a conversation, as JSON; it is read whole.
         """
         self._engine = engine
         self._max_kept = max_kept
+        self._max_kept_bytes = max_kept_bytes
         self._max_bytes = max_bytes
 
     def add(self, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
@@ -48,6 +51,7 @@ class Responses:
             created_at=response["created_at"],
             items=items,
             body=response,
+            bytes=len(json.dumps([items, response])),
         )
         with Session(self._engine) as session, session.begin():
             session.add(row)
@@ -85,7 +89,7 @@ class Responses:
                 ) from None
             if len(chain) > MAX_CHAIN:
                 raise InvalidRequest(f"the conversation has more than {MAX_CHAIN} responses", "previous_response_id")
-            size += len(json.dumps([chain[-1].items, chain[-1].body["output"]]))
+            size += chain[-1].bytes
             if size > self._max_bytes:
                 raise InvalidRequest(
                     f"the conversation has more than {self._max_bytes} bytes (max_body_bytes)", "previous_response_id"
@@ -104,12 +108,14 @@ class Responses:
             session.execute(delete(ResponseRow).where(ResponseRow.id == response_id))
 
     def delete_expired(self) -> None:
-        """Forget what is older than 30 days, or one too many; called now and then."""
-        kept = select(ResponseRow.created_at).order_by(ResponseRow.created_at.desc()).offset(self._max_kept).limit(1)
+        """Forget what is older than 30 days, or one too many, or too much; called now and then."""
+        newest = {"order_by": (ResponseRow.created_at.desc(), ResponseRow.id)}
+        place, size = func.row_number().over(**newest), func.sum(ResponseRow.bytes).over(**newest)
+        ranked = select(ResponseRow.id, place.label("place"), size.label("size")).subquery()
+        surplus = select(ranked.c.id).where(or_(ranked.c.place > self._max_kept, ranked.c.size > self._max_kept_bytes))
+        old = ResponseRow.created_at < time.time() - LIFETIME_SECONDS
         with Session(self._engine) as session, session.begin():
-            oldest = session.scalar(kept)
-            before = max(time.time() - LIFETIME_SECONDS, 0 if oldest is None else oldest + 1)
-            session.execute(delete(ResponseRow).where(ResponseRow.created_at < before))
+            session.execute(delete(ResponseRow).where(or_(old, ResponseRow.id.in_(surplus))))
 
     def _row(self, response_id: str) -> ResponseRow:
         with Session(self._engine) as session:

@@ -10,10 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from adapters.base import BaseModel
+from server.http.entry import bodies
+from server.state.jobs import LINGER_SECONDS, JobRow
 from server.state.responses import ResponseRow
+from server.state.status import Status
 from tests.inprocess import InProcess, in_process, until
 from tests.scripted import ScriptedEngine
 
@@ -28,6 +32,7 @@ BOUNDS = {
     "max_stored_bytes": 10_000,
     "max_waiting_batches": 1,
     "max_responses": 2,
+    "max_response_bytes": 15_000,
     "max_body_bytes": 10_000,
 }
 
@@ -65,9 +70,12 @@ def test_files_and_their_bytes(http: httpx.Client) -> None:
 
 def test_uploads(http: httpx.Client) -> None:
     wanted = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 10, "mime_type": "application/jsonl"}
+    refused(http.post("/v1/uploads", json=wanted), 413, "max_files")
+    http.delete(f"/v1/files/{http.get('/v1/files').json()['data'][0]['id']}")
     first = http.post("/v1/uploads", json=wanted)
     refused(http.post("/v1/uploads", json=wanted), 413, "max_open_uploads")
     http.post(f"/v1/uploads/{first.json()['id']}/cancel")
+    refused(http.post("/v1/uploads", json={**wanted, "bytes": 9_990}), 413, "max_stored_bytes")
     assert http.post("/v1/uploads", json=wanted).status_code == 200
 
 
@@ -87,6 +95,20 @@ def test_jobs(bounded: InProcess, http: httpx.Client) -> None:
     http.post(f"/v1/fine_tuning/jobs/{again.json()['id']}/cancel")
 
 
+def test_jobs_that_failed(bounded: InProcess) -> None:
+    jobs = bounded.services.jobs
+    for job in (ended := jobs.with_status(Status.CANCELLED)):
+        jobs.directory(job.id).path.mkdir(parents=True, exist_ok=True)
+    jobs.delete_surplus(1)
+    assert len(ended) == 2
+    assert len(jobs.with_status(Status.CANCELLED)) == 2, "their trainers may still be ending"
+    with Session(jobs._engine) as session, session.begin():
+        session.execute(update(JobRow).values(finished_at=JobRow.finished_at - LINGER_SECONDS - 1))
+    jobs.delete_surplus(1)
+    assert [job.id for job in jobs.with_status(Status.CANCELLED)] == [ended[1].id]
+    assert [jobs.directory(job.id).path.exists() for job in ended] == [False, True]
+
+
 def test_batches(bounded: InProcess, http: httpx.Client) -> None:
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
     for file in http.get("/v1/files").json()["data"]:
@@ -100,7 +122,7 @@ def test_batches(bounded: InProcess, http: httpx.Client) -> None:
 
 
 def test_responses(bounded: InProcess, http: httpx.Client) -> None:
-    asked = {"model": bounded.services.catalog.base.name, "input": "a" * 4000}
+    asked = {"model": bounded.services.catalog.base.name, "input": "a" * 3000}
     first = http.post("/v1/responses", json=asked).json()["id"]
     second = http.post("/v1/responses", json={**asked, "previous_response_id": first}).json()["id"]
     third = http.post("/v1/responses", json={**asked, "previous_response_id": second}).json()["id"]
@@ -109,6 +131,12 @@ def test_responses(bounded: InProcess, http: httpx.Client) -> None:
         session.get_one(ResponseRow, first).created_at -= 2
     bounded.services.responses.delete_expired()
     assert http.get(f"/v1/responses/{first}").status_code == 404
+    assert http.get(f"/v1/responses/{third}").status_code == 200
+    with Session(bounded.services.responses._engine) as session, session.begin():
+        session.get_one(ResponseRow, second).created_at -= 2
+        session.get_one(ResponseRow, third).bytes += 10_000
+    bounded.services.responses.delete_expired()
+    assert http.get(f"/v1/responses/{second}").status_code == 404
     assert http.get(f"/v1/responses/{third}").status_code == 200
 
 
@@ -188,3 +216,13 @@ def test_who_is_refused_is_refused_on_the_headers(smollm2_base: BaseModel, token
                 connection.sendall(f"{head}{form}Content-Length: {size}\r\n\r\n--b\r\n".encode())
                 assert connection.recv(1000).startswith(f"HTTP/1.1 {status}".encode()), path
         assert not list((server.data / "files" / ".partial").iterdir())
+
+
+def test_a_body_has_to_come(bounded: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PAUSE_SECONDS", 0.2)
+    address = httpx.URL(bounded.base_url)
+    for path, kind in (("/v1/chat/completions", "application/json"), ("/v1/files", "multipart/form-data; boundary=b")):
+        with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bounded.api_key}\r\n"
+            connection.sendall(f"{head}Content-Type: {kind}\r\nContent-Length: 99\r\n\r\n--b\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408"), path

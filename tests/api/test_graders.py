@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.inprocess import InProcess
+from tests.inprocess import KEY, InProcess
 
 PATH = "/v1/fine_tuning/alpha/graders"
 CHECK: dict[str, Any] = {
@@ -151,20 +151,24 @@ def test_what_validate_answers_is_valid(grader: Any, mode: Any, client: openai.O
 
 
 def test_hanging_graders_leave_room_for_everything_else(http: httpx.Client, served: InProcess) -> None:
-    """Four run at a time; more are asked to come back, and the rest of the server does not notice."""
+    """Four run at a time, two of a key; more are asked to come back, and the rest of the server does not notice."""
     hangs = {"type": "python", "name": "p", "source": "def grade(sample, item):\n  while True: pass"}
     statuses: list[int] = []
 
-    def run() -> None:
-        statuses.append(http.post(f"{PATH}/run", json={"grader": hangs, "model_sample": "x"}).status_code)
+    other = http.post("/admin/keys", json={"name": "other"}).json()["secret"]
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
+    def run(key: str = KEY) -> None:
+        with served.http(key) as own:
+            statuses.append(own.post(f"{PATH}/run", json={"grader": hangs, "model_sample": "x"}).status_code)
+
+    threads = [threading.Thread(target=run, args=(key,)) for key in (KEY, KEY, other, other)]
     for thread in threads:
         thread.start()
     while served.services.graders.available_tokens:
         time.sleep(0.01)
-    for _ in range(8):
-        run()
+    third = http.post("/admin/keys", json={"name": "third"}).json()["secret"]
+    for key in (KEY, other, third, third) * 2:
+        run(key)
     assert statuses == [429] * 8
     assert http.get("/health").status_code == 200
     assert http.get("/v1/models").status_code == 200

@@ -174,6 +174,18 @@ def test_only_an_admin_moves_an_alias_or_lowers_the_bar(served: InProcess, file_
                 assert nothing.status_code in (400, 403), "what no figure is below or above"
 
 
+def test_the_servers_alias_is_moved_by_admins_jobs(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path, gate={"alias": "ft:prod", "min_gain": 0.1}) as server:
+        file = server.openai().files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
+        _, secret = server.services.keys.create("ann")
+        with server.http(secret) as user, server.http() as admin:
+            gates = [server.services.jobs.get(created(http, file)["id"]).gate for http in (admin, user)]
+            assert [(gate["alias"], gate["min_gain"]) for gate in gates] == [("ft:prod", 0.1), (None, 0.1)]
+            body = {"model": MODEL, "training_file": file, "metadata": {"gate.alias": "ft:prod"}}
+            assert user.post("/v1/fine_tuning/jobs", json=body).status_code == 403
+
+
 def test_a_chat_template_is_an_admins_and_a_template(served: InProcess, file_id: str) -> None:
     _, secret = served.services.keys.create("ann")
     with served.http(secret) as user, served.http() as admin:

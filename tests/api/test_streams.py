@@ -33,8 +33,9 @@ def test_a_client_that_goes_frees_its_answer(slow: InProcess, stream: bool) -> N
     with slow.http() as http:
         if stream:
             with http.stream("POST", "/v1/chat/completions", json=body) as answer:
-                assert "content" in next(answer.iter_lines())
-                assert slow.engine.running == 1
+                line = next(answer.iter_lines())
+                assert "content" in line
+                assert slow.engine.running == 1, (line, [*answer.iter_lines()])
         else:
             with pytest.raises(httpx.ReadTimeout):
                 http.post("/v1/chat/completions", json=body, timeout=1)

@@ -25,8 +25,9 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 @router.post("")
 async def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
-    method, gate = body.wanted(), body.gate(parts.settings.gate)
-    asked = body.needs_admin(gate, parts.settings.gate)
+    usual = parts.settings.gate if caller.admin else parts.settings.gate.model_copy(update={"alias": None})
+    method, gate = body.wanted(), body.gate(usual)
+    asked = body.needs_admin(gate, usual)
     if asked is not None and not caller.admin:
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
     if method.chat_template is not None and not caller.admin:

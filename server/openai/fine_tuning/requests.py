@@ -117,12 +117,8 @@ class JobRequest(Description):
     def needs_admin(self, gate: Gate, default: Gate) -> str | None:
         """The first of the metadata by which the job would change what others are served; None: there is none.
 
-        That is an alias of its own, a threshold that is easier to pass than the server's, and where the server's gate
-        moves an alias, whatever decides how the result is judged.
+        That is an alias of its own, and a threshold that is easier to pass than the server's.
         """
-        own = {"validation_file": self.validation_file, f"metadata.{RETENTION_FILE}": self.label(RETENTION_FILE)}
-        if gate.alias is not None and (judged := next((name for name, given in own.items() if given), None)):
-            return judged
         for name, value in gate:
             usual = getattr(default, name)
             stricter = (name.startswith("min_") and value > usual) or (name.startswith("max_") and value < usual)

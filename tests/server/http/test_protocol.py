@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 
+from server.http import protocol
 from server.http.protocol import MAX_HEAD_BYTES, HttpProtocol
 
 OFFERED = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
@@ -22,7 +23,7 @@ def port() -> Iterator[int]:
     async def echo(request: Request) -> dict[str, str]:
         return {"body": (await request.body()).decode()}
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=HttpProtocol, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=HttpProtocol, log_level="critical", timeout_keep_alive=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -80,3 +81,26 @@ def test_a_head_without_end_is_refused(port: int) -> None:
     answer = exchange(port, b"POST / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD_BYTES + 1), answers=1)
     assert answer.startswith("HTTP/1.1 400")
     assert "head is larger than" in answer
+
+
+@pytest.mark.parametrize("before", [b"", post(b"one")])
+@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: x\r\n"])
+def test_who_says_nothing_is_hung_up_on(port: int, before: bytes, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        if before:
+            connection.sendall(before)
+            assert connection.recv(65536)
+        connection.sendall(said)
+        assert connection.recv(1) == b""
+
+
+def test_connections_leave_descriptors_for_the_rest(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as kept:
+        kept.sendall(post(b"one"))
+        assert kept.recv(65536)
+        monkeypatch.setattr(protocol, "SHARE", 0)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as refused:
+            assert refused.recv(1) == b""
+        kept.sendall(post(b"three"))
+        assert kept.recv(65536)
