@@ -109,8 +109,8 @@ class Responses:
 
     def delete_expired(self) -> None:
         """Forget what is older than 30 days, or one too many, or too much; called now and then."""
-        newest = {"order_by": (ResponseRow.created_at.desc(), ResponseRow.id)}
-        place, size = func.row_number().over(**newest), func.sum(ResponseRow.bytes).over(**newest)
+        newest = (ResponseRow.created_at.desc(), ResponseRow.id)
+        place, size = func.row_number().over(order_by=newest), func.sum(ResponseRow.bytes).over(order_by=newest)
         ranked = select(ResponseRow.id, place.label("place"), size.label("size")).subquery()
         surplus = select(ranked.c.id).where(or_(ranked.c.place > self._max_kept, ranked.c.size > self._max_kept_bytes))
         old = ResponseRow.created_at < time.time() - LIFETIME_SECONDS

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from adapters.base import BaseModel
 from server.http.entry import bodies
+from server.inference import embedder
 from server.state.jobs import LINGER_SECONDS, JobRow
 from server.state.responses import ResponseRow
 from server.state.status import Status
@@ -216,6 +217,12 @@ def test_who_is_refused_is_refused_on_the_headers(smollm2_base: BaseModel, token
                 connection.sendall(f"{head}{form}Content-Length: {size}\r\n\r\n--b\r\n".encode())
                 assert connection.recv(1000).startswith(f"HTTP/1.1 {status}".encode()), path
         assert not list((server.data / "files" / ".partial").iterdir())
+
+
+def test_embeddings_that_wait(bounded: InProcess, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder, "MAX_WAITING", 0)
+    asked = {"model": bounded.services.embedder.name, "input": "Hi"}
+    refused(http.post("/v1/embeddings", json=asked), 429, "wait already")
 
 
 def test_a_body_has_to_come(bounded: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
