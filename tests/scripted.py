@@ -114,26 +114,29 @@ class ScriptedEngine:
         ids: list[int] = self.tokenizer(self.answer).input_ids
         length = min(sampling.max_tokens or len(ids), self.context - len(prompt))
         made = [ids[number % len(ids)] for number in range(length)]
-        texts = [self.tokenizer.decode([token]) for token in made]
+        texts = {token: self.tokenizer.decode([token]) for token in ids}
         shown = TokenBytes(self.tokenizer)
 
-        def logprob(token: int, value: float | None = -0.5) -> TokenLogprob:
-            return TokenLogprob(shown.text(token), value, shown.of(token))
+        def logprob(token: int, top: int | None, value: float | None = -0.5) -> TokenLogprob:
+            others = tuple(TokenLogprob(f"{other}", -1.0 - other, b"%d" % other) for other in range(top or 0))
+            return TokenLogprob(shown.text(token), value, shown.of(token), others)
 
-        scored = [(logprob(token),) if sampling.top_logprobs is not None else () for token in made]
-        before = tuple(logprob(token, -0.5 if place else None) for place, token in enumerate(prompt))
         self.running += 1
         try:
-            for number, text in enumerate(texts):
+            for number, token in enumerate(made):
                 await asyncio.sleep(self.pause_seconds)
                 await self.flowing.wait()
                 if not self.ready:
                     raise EngineUnavailable("the engine stopped while it answered; try again shortly")
-                last = number == len(texts) - 1
+                last = number == length - 1
                 reason = None if not last else "length" if sampling.max_tokens == length else "stop"
-                delta = Delta(0, text, 1, logprobs=scored[number], finish_reason=reason)
+                delta = Delta(0, texts[token], 1, finish_reason=reason)
+                if sampling.top_logprobs is not None:
+                    delta = replace(delta, logprobs=(logprob(token, sampling.top_logprobs),))
                 if sampling.prompt_logprobs is not None and number == 0:
-                    delta = replace(delta, prompt_logprobs=before)
+                    top, places = sampling.prompt_logprobs, enumerate(prompt)
+                    scored = tuple(logprob(token, top, -0.5 if place else None) for place, token in places)
+                    delta = replace(delta, prompt_logprobs=scored)
                 for index in range(sampling.n):
                     yield replace(delta, index=index)
         finally:

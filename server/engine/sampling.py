@@ -3,6 +3,7 @@
 What is asked is OpenAI's, ends of ranges included; where vLLM's ranges are narrower, the same is said in its words.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from server.engine import grammars
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolCalls
 from server.errors import EngineUnavailable, InvalidRequest, ServerError
-from server.inference.engine import STRUCTURE, Delta, Sampling, TokenLogprob
+from server.inference.engine import STRUCTURE, TOKENS_AT_A_TIME, Delta, Sampling, TokenLogprob
 from server.state.ids import random_id
 
 if TYPE_CHECKING:
@@ -130,15 +131,21 @@ def given_up(sampling: Sampling, calls: ToolCalls | None) -> ServerError:
     return EngineUnavailable("the engine gave the answer up; try again")
 
 
-def read(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes, calls: ToolCalls | None) -> list[Delta]:
+def read(
+    output: "RequestOutput",
+    sampling: Sampling,
+    utf8: TokenBytes,
+    calls: ToolCalls | None,
+    prompt: tuple[TokenLogprob, ...] = (),
+) -> list[Delta]:
     """What one output of vLLM adds to the answers.
+
+    Args:
+        prompt: the log-probabilities of the prompt's tokens; see `of_prompt`.
 
     Raises:
         ServerError: vLLM gave one up; see `given_up`.
     """
-    prompt: tuple[TokenLogprob, ...] = ()
-    if sampling.prompt_logprobs is not None and output.prompt_logprobs:
-        prompt = _logprobs(output.prompt_token_ids or (), output.prompt_logprobs, sampling.prompt_logprobs, utf8)
     deltas: list[Delta] = []
     for answer in output.outputs:
         if answer.finish_reason == GIVEN_UP:
@@ -154,6 +161,18 @@ def read(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes, calls: T
         )
         deltas.append(delta if calls is None else calls.read(delta, list(answer.token_ids)))
     return deltas
+
+
+async def of_prompt(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities of the prompt's tokens, if there are any; others have their turn meanwhile."""
+    if sampling.prompt_logprobs is None or not output.prompt_logprobs:
+        return ()
+    ids, tokens = output.prompt_token_ids or (), list[TokenLogprob]()
+    for start in range(0, len(ids), TOKENS_AT_A_TIME):
+        part = slice(start, start + TOKENS_AT_A_TIME)
+        tokens += _logprobs(ids[part], output.prompt_logprobs[part], sampling.prompt_logprobs, utf8)
+        await asyncio.sleep(0)
+    return tuple(tokens)
 
 
 def _of_answer(

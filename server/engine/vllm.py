@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.base import BaseModel
 from adapters.files.validate import UNWRAPPED
-from server.engine.sampling import copies, greedy, parameters, read, refused
+from server.engine.sampling import copies, greedy, of_prompt, parameters, read, refused
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolParsing
 from server.errors import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable
@@ -163,7 +163,8 @@ class VllmEngine:
         )
         try:
             async for output in outputs:
-                for delta in read(output, sampling, self._token_bytes, calls):
+                prompt_logprobs = await of_prompt(output, sampling, self._token_bytes)
+                for delta in read(output, sampling, self._token_bytes, calls, prompt_logprobs):
                     for copy in copies(delta, wanted):
                         yield copy
         except VLLMClientError as error:

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.errors import ReaderTooSlow
@@ -53,7 +53,7 @@ class Replies:
         request: Request,
         begin: Callable[[contextlib.AsyncExitStack], Awaitable[T]],
         *,
-        whole: Callable[[T], Awaitable[dict[str, Any]]],
+        whole: Callable[[T], Awaitable[Response]],
         events: Callable[[T], AsyncIterator[str]] | None,
     ) -> Response:
         """Answer a request.
@@ -62,7 +62,7 @@ class Replies:
 
         Args:
             begin: begins the answer; what that holds goes onto the stack, which is closed when the answer has ended.
-            whole: makes the answer's object.
+            whole: makes the answer.
             events: makes a stream's events; an error in it is the stream's to tell. None: no stream is wanted.
         """
         held = contextlib.AsyncExitStack()
@@ -70,7 +70,7 @@ class Replies:
             begun = await until_gone(request, begin(held))
             if events is not None:
                 return _EventStream(self, events(begun), held.pop_all())
-            return JSONResponse(await until_gone(request, whole(begun)))
+            return await until_gone(request, whole(begun))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         finally:

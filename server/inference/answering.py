@@ -147,7 +147,8 @@ class Answering:
             prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
             prompts, sampling = self._read(asked, model)
-        sampling = replace(sampling, priority=max(priority, sampling.priority))
+        streamed = sampling.streamed or sampling.top_logprobs is not None  # which are many, and are read as they come
+        sampling = replace(sampling, priority=max(priority, sampling.priority), streamed=streamed)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
         digest = model.adapter.digest if model.adapter else None

@@ -1,10 +1,11 @@
 """A request's deltas gathered into whole answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from server.inference.answering import Generation
-from server.inference.engine import Delta, TokenLogprob
+from server.inference.engine import TOKENS_AT_A_TIME, Delta
 from server.state.ids import random_id
 
 
@@ -19,12 +20,10 @@ class Call:
 
 @dataclass
 class Answer:
-    """One of a request's answers; `logprobs` is None where none were asked for."""
+    """One of a request's answers."""
 
     text: str = ""
     calls: list[Call] = field(default_factory=list)
-    logprobs: list[TokenLogprob] | None = None
-    prompt_logprobs: Sequence[TokenLogprob] = ()
     finish_reason: str | None = None
 
     def add(self, delta: Delta) -> None:
@@ -34,15 +33,32 @@ class Answer:
             if call.index == len(self.calls):
                 self.calls.append(Call(call.id or random_id("call_", 24), call.name or ""))
             self.calls[call.index].arguments += call.arguments
-        if delta.logprobs:
-            self.logprobs = [*(self.logprobs or ()), *delta.logprobs]
-        self.prompt_logprobs = delta.prompt_logprobs or self.prompt_logprobs
         self.finish_reason = delta.finish_reason
 
 
-async def gather(generation: Generation) -> list[Answer]:
-    """All answers, once they are whole."""
+async def gather(generation: Generation, tell: Callable[[Delta], None]) -> list[Answer]:
+    """All answers, once they are whole.
+
+    Args:
+        tell: told what comes, for its log-probabilities: of a long answer they are too many to be written at the end.
+    """
     answers = [Answer() for _ in range(generation.answers)]
     async for delta in generation:
         answers[delta.index].add(delta)
+        for part in parted(delta):
+            tell(part)
+            await asyncio.sleep(0)
     return answers
+
+
+def parted(delta: Delta) -> Iterator[Delta]:
+    """The delta; in several, its text first, where log-probabilities of many tokens come at once, as a prompt's do."""
+    if len(delta.prompt_logprobs) + len(delta.logprobs) <= TOKENS_AT_A_TIME:
+        yield delta
+        return
+    yield replace(delta, prompt_logprobs=(), logprobs=(), finish_reason=None)
+    for name in ("prompt_logprobs", "logprobs"):
+        tokens = getattr(delta, name)
+        for start in range(0, len(tokens), TOKENS_AT_A_TIME):
+            yield replace(Delta(delta.index, "", 0), **{name: tokens[start : start + TOKENS_AT_A_TIME]})
+    yield Delta(delta.index, "", 0, finish_reason=delta.finish_reason)

@@ -15,11 +15,12 @@ from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
 from server.http import statuses
 from server.http.identity import Caller
+from server.http.pieces import JSONText, Pieces
 from server.http.streaming import size
 from server.inference.answering import Asked, Generation
-from server.inference.answers import gather
+from server.inference.answers import Answer, gather, parted
 from server.inference.catalog import Model
-from server.inference.engine import Delta, Engine, Sampling, TokenLogprob
+from server.inference.engine import Delta, Engine, Sampling
 from server.inference.prompts import check_length
 from server.openai import differences
 from server.openai.chat import structure
@@ -101,15 +102,11 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
 
-    async def whole(generation: Generation) -> dict[str, Any]:
+    async def whole(generation: Generation) -> Response:
         writer = _Writer(generation, body, texts, parts.engine.tokenizer)
-        choices = [
-            writer.choice(
-                index, answer.text, answer.logprobs or (), answer.prompt_logprobs, answer.finish_reason, first=True
-            )
-            for index, answer in enumerate(await gather(generation))
-        ]
-        return {**writer.identity, "choices": choices, "usage": writer.usage()}
+        answers = await gather(generation, writer.add)
+        choices = [writer.whole(index, answer) for index, answer in enumerate(answers)]
+        return JSONText({**writer.identity, "choices": choices, "usage": writer.usage()})
 
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, _Writer(generation, body, texts, parts.engine.tokenizer))
@@ -150,6 +147,10 @@ class _Writer:
         self._offsets = [0 if body.echo else len(text) for text in texts for _ in range(self._n)]
         self._written = list(self._offsets)
         self._characters = [UTF8("replace") for _ in self._offsets]
+        self._whole: list[dict[str, Any]] = [
+            {"tokens": Pieces(), "token_logprobs": Pieces(), "top_logprobs": Pieces(), "text_offset": []}
+            for _ in self._offsets
+        ]
         beginning = tokenizer("").input_ids[:1]  # what some tokenizers put before a text, where nobody wrote it
         self._added = [
             prompt == "" or (isinstance(prompt, str) and ids[:1] == beginning)
@@ -163,43 +164,52 @@ class _Writer:
             "system_fingerprint": None,
         }
 
-    def choice(
-        self,
-        index: int,
-        text: str,
-        logprobs: Sequence[TokenLogprob],
-        prompt_logprobs: Sequence[TokenLogprob],
-        finish_reason: str | None,
-        *,
-        first: bool,
-    ) -> dict[str, Any]:
-        """An answer, or what was added to it; `first`: nothing of it was written yet."""
-        if prompt_logprobs and self._added[index // self._n]:
-            prompt_logprobs = [replace(prompt_logprobs[0], utf8=b""), *prompt_logprobs[1:]]
-        if self._dropped:
-            text, logprobs = "", ()
-            finish_reason = finish_reason and "length"
-        text = (self._echoes[index // self._n] if first else "") + text
+    def choice(self, delta: Delta, *, first: bool) -> dict[str, Any]:
+        """What was added to an answer; `first`: nothing of it was written yet."""
+        index = delta.index
+        text = (self._echoes[index // self._n] if first else "") + ("" if self._dropped else delta.text)
         self._written[index] += len(text)
+        columns = self._columns(delta, first=first)
+        columns["text_offset"] = [min(offset, self._written[index]) for offset in columns["text_offset"]]
         return {
             "index": index,
             "text": text,
-            "logprobs": self._logprobs(index, [*prompt_logprobs, *logprobs]) if self._wants_logprobs else None,
-            "finish_reason": finish_reason,
+            "logprobs": columns if self._wants_logprobs else None,
+            "finish_reason": delta.finish_reason and ("length" if self._dropped else delta.finish_reason),
         }
+
+    def add(self, delta: Delta) -> None:
+        """Write the log-probabilities of what was added to an answer that goes out whole."""
+        whole = self._whole[delta.index]
+        for name, values in self._columns(delta, first=not whole["text_offset"]).items():
+            whole[name].extend(values)
+
+    def whole(self, index: int, answer: Answer) -> dict[str, Any]:
+        """A whole answer, its log-probabilities as they were added."""
+        choice = self.choice(Delta(index, answer.text, 0, finish_reason=answer.finish_reason), first=True)
+        if not self._wants_logprobs:
+            return choice
+        offsets = [min(offset, self._written[index]) for offset in self._whole[index]["text_offset"]]
+        return {**choice, "logprobs": {**self._whole[index], "text_offset": offsets}}
 
     def usage(self) -> dict[str, Any]:
         """Usage so far."""
         made = 0 if self._dropped else self._generation.completion_tokens
         return usage(self._generation.prompt_tokens, made, self._generation.cached_tokens)
 
-    def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def _columns(self, delta: Delta, *, first: bool) -> dict[str, list[Any]]:
+        """Log-probabilities as this endpoint has them.
+
+        A token that is a part of a character stands where the character begins. One that the text leaves out, as an
+        answer's last half of a character, is said to stand behind the end: that is not known before.
+        """
+        tokens = [*delta.prompt_logprobs, *(() if self._dropped else delta.logprobs)]
+        if first and delta.prompt_logprobs and self._added[delta.index // self._n]:
+            tokens[0] = replace(tokens[0], utf8=b"")
         offsets: list[int] = []
         for token in tokens:
-            # A token that is a part of a character stands where the character begins; one that the text leaves out,
-            # as an answer's last half of a character, at its end.
-            offsets.append(min(self._offsets[index], self._written[index]))
-            self._offsets[index] += len(self._characters[index].decode(token.utf8))
+            offsets.append(self._offsets[delta.index])
+            self._offsets[delta.index] += len(self._characters[delta.index].decode(token.utf8))
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
@@ -218,21 +228,15 @@ async def _events(generation: Generation, writer: _Writer) -> AsyncIterator[str]
     begun: set[int] = set()
 
     def chunk(delta: Delta) -> str:
-        choice = writer.choice(
-            delta.index,
-            delta.text,
-            delta.logprobs,
-            delta.prompt_logprobs,
-            delta.finish_reason,
-            first=delta.index not in begun,
-        )
+        choice = writer.choice(delta, first=delta.index not in begun)
         begun.add(delta.index)
         return f"data: {json.dumps({**writer.identity, 'choices': [choice], **usage})}\n\n"
 
     try:
         async for delta in generation:
             if delta.text or delta.logprobs or delta.finish_reason or delta.index not in begun:
-                yield chunk(delta)
+                for part in parted(delta):
+                    yield chunk(part)
     except Exception as error:
         generation.failed()
         logger.exception("a stream broke off")

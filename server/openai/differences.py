@@ -97,7 +97,10 @@ RESPONSES: Table = {
     "context_management": Refused("Nothing is ever left out of a conversation.", ([],)),
     "conversation": Refused("`previous_response_id` continues a conversation."),
     "image": Taken("There are no images to compress."),
-    "include": Narrower("`message.output_text.logprobs`, and `reasoning.encrypted_content`, of which there is none."),
+    "include": Narrower(
+        "`message.output_text.logprobs`, and `reasoning.encrypted_content`, of which there is none. A kept "
+        "response has no log-probabilities."
+    ),
     "input": Narrower("Something: an empty list only beside `previous_response_id`."),
     "input[]": Narrower("Messages of text, function calls and their outputs."),
     "input[].async": Refused("Calls are answered in turn.", (False,)),

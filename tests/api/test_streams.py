@@ -1,5 +1,6 @@
 """Streams that end before their answer does."""
 
+import asyncio
 import json
 import socket
 import time
@@ -11,12 +12,16 @@ import httpx
 import pytest
 
 from adapters.base import BaseModel
+from server.openai.responses.wire import LOGPROBS
 from tests.inprocess import InProcess, in_process, until
 from tests.scripted import ScriptedEngine
+from tests.stalls import PERCEPTIBLE_SECONDS
 
 TOKENS = 4000  # at PAUSE_SECONDS each they would take 40 s
 PAUSE_SECONDS = 0.01
 FREED_SECONDS = 10
+GO_ON = [{"role": "user", "content": "Go on."}]
+LONG = "Go on, and on. " * 1000
 
 
 @pytest.fixture
@@ -33,9 +38,9 @@ def test_a_client_that_goes_frees_its_answer(slow: InProcess, stream: bool) -> N
     with slow.http() as http:
         if stream:
             with http.stream("POST", "/v1/chat/completions", json=body) as answer:
-                line = next(answer.iter_lines())
-                assert "content" in line
-                assert slow.engine.running == 1, (line, [*answer.iter_lines()])
+                lines = answer.iter_lines()
+                assert "content" in next(lines)
+                assert slow.engine.running == 1, [*lines][-9:]
         else:
             with pytest.raises(httpx.ReadTimeout):
                 http.post("/v1/chat/completions", json=body, timeout=1)
@@ -80,3 +85,38 @@ def test_a_client_that_does_not_read_frees_its_answer_and_is_told(
         assert "an event waited 1 s for its reader" in events
         with server.http() as http:
             assert http.post("/v1/chat/completions", json={**asked, "stream": False}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": GO_ON, "logprobs": True, "top_logprobs": 20, "max_tokens": TOKENS, "n": 2},
+        ),
+        ("/v1/completions", {"prompt": "Go on.", "logprobs": 20, "max_tokens": TOKENS}),
+        ("/v1/completions", {"prompt": LONG, "logprobs": 5, "max_tokens": 1, "echo": True}),
+        ("/v1/responses", {"input": GO_ON, "include": [LOGPROBS], "top_logprobs": 20, "max_output_tokens": TOKENS}),
+    ],
+)
+def test_many_log_probabilities_stop_nobody(path: str, asked: dict[str, Any], stream: bool, served: InProcess) -> None:
+    """Megabytes; to write them at once took a second."""
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - before)
+
+    with served.http() as http:
+        model = http.get("/v1/models").json()["data"][0]["id"]
+        assert served.engine.loop is not None
+        beating = asyncio.run_coroutine_threadsafe(beat(), served.engine.loop)
+        answer = http.post(path, json={"model": model, **asked, "stream": stream})
+        beating.cancel()
+    assert answer.status_code == 200
+    assert len(answer.content) > 500_000
+    assert longest < PERCEPTIBLE_SECONDS

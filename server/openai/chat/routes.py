@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.http import statuses
 from server.http.identity import Caller
+from server.http.pieces import JSONText, Pieces
 from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather
@@ -41,9 +42,12 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
     held = body.guide_field() or "response_format"
     asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools, turn=True)
 
-    async def whole(generation: Generation) -> dict[str, Any]:
-        choices = [_choice(index, answer) for index, answer in enumerate(await gather(generation))]
-        return wire.Writer(generation.model, body.tier).answer(choices, _usage(generation))
+    async def whole(generation: Generation) -> Response:
+        tokens = [Pieces() for _ in range(generation.answers)]
+        answers = await gather(generation, lambda delta: tokens[delta.index].extend(wire.logprobs(delta.logprobs)))
+        scored = tokens if body.logprobs else [None] * len(tokens)
+        choices = [_choice(index, *one) for index, one in enumerate(zip(answers, scored, strict=True))]
+        return JSONText(wire.Writer(generation.model, body.tier).answer(choices, _usage(generation)))
 
     def events(generation: Generation) -> AsyncIterator[str]:
         return _events(generation, wire.Writer(generation.model, body.tier, body.wants_usage), body.wants_usage)
@@ -53,7 +57,7 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
     )
 
 
-def _choice(index: int, answer: Answer) -> dict[str, Any]:
+def _choice(index: int, answer: Answer, logprobs: Pieces | None) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
     if answer.calls:
         message["content"] = answer.text or None
@@ -64,7 +68,7 @@ def _choice(index: int, answer: Answer) -> dict[str, Any]:
     return {
         "index": index,
         "message": message,
-        "logprobs": None if answer.logprobs is None else wire.logprobs(answer.logprobs),
+        "logprobs": None if logprobs is None else {"content": logprobs, "refusal": None},
         "finish_reason": answer.finish_reason,
     }
 
@@ -75,7 +79,8 @@ async def _events(generation: Generation, writer: wire.Writer, include_usage: bo
     try:
         async for delta in generation:
             if delta.text or delta.logprobs:
-                tokens = json.dumps(wire.logprobs(delta.logprobs)) if delta.logprobs else "null"
+                scored = delta.logprobs and {"content": wire.logprobs(delta.logprobs), "refusal": None}
+                tokens = json.dumps(scored or None)
                 events += writer.chunk(delta.index, f'{{"content": {json.dumps(delta.text)}}}', tokens)
             if delta.tool_calls:
                 events += writer.chunk(delta.index, json.dumps({"tool_calls": wire.call_deltas(delta.tool_calls)}))

@@ -73,16 +73,13 @@ class ChatRequest(TextRequest):
         )
 
 
-def logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """OpenAI's log-probabilities of an answer or a chunk."""
+def logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """OpenAI's log-probabilities of tokens."""
 
     def entry(token: TokenLogprob) -> dict[str, Any]:
         return {"token": token.token, "logprob": token.logprob, "bytes": list(token.utf8)}
 
-    return {
-        "content": [{**entry(token), "top_logprobs": [entry(other) for other in token.top]} for token in tokens],
-        "refusal": None,
-    }
+    return [{**entry(token), "top_logprobs": [entry(other) for other in token.top]} for token in tokens]
 
 
 def call_deltas(calls: Sequence[ToolCallDelta]) -> list[dict[str, Any]]:

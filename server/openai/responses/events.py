@@ -1,11 +1,12 @@
 """A stream's events: a response and its items, as they grow."""
 
-import json
 from typing import Any
 
 from server.http import statuses
+from server.http.pieces import Pieces, dumps
 from server.inference.engine import Delta, ToolCallDelta
-from server.openai.responses import items, wire
+from server.openai.chat import wire
+from server.openai.responses import items
 from server.state.ids import random_id
 
 
@@ -33,7 +34,7 @@ class Events:
             assert self._open is not None
             tokens = wire.logprobs(delta.logprobs)
             self._open["text"] += delta.text
-            self._open["logprobs"] += tokens
+            self._open["logprobs"].extend(tokens)
             events.append(self._of_part("response.output_text.delta", delta=delta.text, logprobs=tokens))
         for call in delta.tool_calls:
             events += self._open_call(call)
@@ -70,12 +71,12 @@ class Events:
         if self._open is not None and self._open["type"] == "message":
             return []
         events = self._close("completed")
-        self._open = {"type": "message", "id": random_id("msg_", 48), "text": "", "logprobs": []}
-        added = items.message_item(self._open["id"], "", [], "in_progress")
+        self._open = {"type": "message", "id": random_id("msg_", 48), "text": "", "logprobs": Pieces()}
+        added = items.message_item(self._open["id"], "", Pieces(), "in_progress")
         return [
             *events,
             self._event("response.output_item.added", output_index=len(self.output), item=added),
-            self._of_part("response.content_part.added", part=items.text_part("", [])),
+            self._of_part("response.content_part.added", part=items.text_part("", Pieces())),
         ]
 
     def _open_call(self, call: ToolCallDelta) -> list[str]:
@@ -121,4 +122,4 @@ class Events:
     def _event(self, kind: str, **fields: Any) -> str:
         event = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        return f"event: {kind}\ndata: {json.dumps(event)}\n\n"
+        return f"event: {kind}\ndata: {dumps(event)}\n\n"

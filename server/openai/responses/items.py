@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Tag
 
 from server.errors import InvalidRequest
+from server.http.pieces import Pieces
 from server.inference.answers import Answer
 from server.openai.chat.messages import joined
 from server.state.ids import random_id
@@ -111,16 +112,16 @@ def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return conversation
 
 
-def message_item(item_id: str, text: str, logprobs: Sequence[dict[str, Any]], status: str) -> dict[str, Any]:
+def message_item(item_id: str, text: str, logprobs: Pieces, status: str) -> dict[str, Any]:
     """A message of the model; without text yet, it has no content."""
     part = text_part(text, logprobs)
     content = [] if status == "in_progress" else [part]
     return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": content}
 
 
-def text_part(text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def text_part(text: str, logprobs: Pieces) -> dict[str, Any]:
     """The content of a message."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str) -> dict[str, Any]:
@@ -135,7 +136,15 @@ def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str
     }
 
 
-def output(answer: Answer, logprobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_logprobs(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An answer's items as they are kept."""
+    return [
+        {**item, "content": [{**part, "logprobs": []} for part in item["content"]]} if "content" in item else item
+        for item in items
+    ]
+
+
+def output(answer: Answer, logprobs: Pieces) -> list[dict[str, Any]]:
     """A whole answer's items; an answer of nothing is an empty message."""
     status = "incomplete" if answer.finish_reason == "length" else "completed"
     calls = [call_item(random_id("fc_", 48), call.id, call.name, call.arguments, status) for call in answer.calls]

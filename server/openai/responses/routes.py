@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from server.errors import InvalidRequest
 from server.http.identity import Caller
+from server.http.pieces import JSONText, Pieces
 from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import gather
@@ -16,6 +17,7 @@ from server.inference.catalog import Model
 from server.inference.engine import Engine
 from server.openai import differences
 from server.openai.chat import messages, structure
+from server.openai.chat import wire as chat_wire
 from server.openai.lists import After, Known, Limit, page
 from server.openai.responses import items as conversation
 from server.openai.responses import wire
@@ -47,14 +49,16 @@ async def create(body: wire.ResponseRequest, request: Request, parts: Parts, cal
 
     async def keep(response: dict[str, Any]) -> None:
         if response["store"]:
-            await asyncio.to_thread(parts.responses.add, response, own)
+            output = conversation.without_logprobs(response["output"])
+            await asyncio.to_thread(parts.responses.add, {**response, "output": output}, own)
 
-    async def whole(generation: Generation) -> dict[str, Any]:
-        answer = (await gather(generation))[0]
-        output = conversation.output(answer, wire.logprobs(answer.logprobs or ()))
+    async def whole(generation: Generation) -> Response:
+        tokens = Pieces()
+        answer = (await gather(generation, lambda delta: tokens.extend(chat_wire.logprobs(delta.logprobs))))[0]
+        output = conversation.output(answer, tokens)
         response = wire.end(body.begin(generation.model), output, answer.finish_reason, _usage(generation))
         await keep(response)
-        return response
+        return JSONText(response)
 
     async def events(generation: Generation) -> AsyncIterator[str]:
         response = body.begin(generation.model)

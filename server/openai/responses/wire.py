@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest, Unsupported
-from server.inference.engine import Sampling, TokenLogprob, Tools
+from server.inference.engine import Sampling, Tools
 from server.openai.chat import structure
-from server.openai.chat import wire as chat_wire
 from server.openai.chat.sampling import TextRequest, Tokens
 from server.openai.chat.tools import (
     MAX_TOOLS,
@@ -216,8 +215,3 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dic
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt_tokens + completion_tokens,
     }
-
-
-def logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """Log-probabilities of a text; as chat has them, without the object around."""
-    return chat_wire.logprobs(tokens)["content"]

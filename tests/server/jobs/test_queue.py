@@ -183,8 +183,8 @@ async def test_a_job_paused_at_its_first_breath_does_not_start(parts: Parts, mon
     await until(lambda: not queue._running)  # pyright: ignore[reportPrivateUsage]
     assert runner.started == []
     assert metrics.registry.get_sample_value("tuneport_jobs_total", {"status": "paused"}) is None, "it has not ended"
+    monkeypatch.undo()  # before it is taken up again
     await queue.resume(row.id)
-    monkeypatch.undo()
     await until(lambda: parts.jobs.get(row.id).status == Status.FAILED)
     await queue.stop()
 
