@@ -180,7 +180,11 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
             settings.requests_per_minute,
             settings.tokens_per_minute,
             settings.grader_runs_per_hour,
-            settings.max_concurrent_requests,
+            {
+                "requests": settings.max_concurrent_requests,
+                "uploads": settings.max_concurrent_uploads,
+                "graders": settings.max_concurrent_graders,
+            },
         ),
         registrations=CapacityLimiter(REGISTRATIONS),
         graders=CapacityLimiter(GRADERS),

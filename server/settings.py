@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     max_concurrent_requests: int | None = Field(
         default=None, ge=1, description="Text requests of one key that are answered at a time; default: no limit."
     )
+    max_concurrent_uploads: int = Field(default=16, ge=1, description="Forms with files of one key, at a time.")
+    max_concurrent_graders: int = Field(default=2, ge=1, description="Graders that one key tries at a time; all: 4.")
     slow_reader_seconds: float = Field(
         default=30, gt=0, description="How long a stream's event may wait for its reader; then the answer is ended."
     )

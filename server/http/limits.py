@@ -5,13 +5,15 @@ With the library's storage for asyncio: the other one starts a thread for a requ
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from fastapi import Request
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import RateLimited
@@ -19,46 +21,59 @@ from server.state.keys import Key
 
 TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
-GRADERS_A_KEY = 2  # at a time; app.py has twice as many places
-
 
 class Rates:
-    """Counts a request for text before its body is read, and until it is answered; batches have their own pace."""
+    """Counts what a key asks for before its body is read, and until it is answered; batches have their own pace."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TEXT:
-            request = Request(scope)
-            limits: RateLimits = scope["app"].state.services.limits
-            await limits.count(request.state.caller, request)
-            with limits.held(request.state.caller, request):
-                await self._app(scope, receive, send)
+        kind = _kind(scope)
+        if kind is None:
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        request = Request(scope)
+        limits: RateLimits = scope["app"].state.services.limits
+        if kind == "requests":
+            await limits.count(request.state.caller, request)
+        with limits.held(kind, request.state.caller, request):
+            await self._app(scope, receive, send)
+
+
+def _kind(scope: Scope) -> str | None:
+    """What of a key's the request is one of; None: nothing that is counted."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    if scope["path"] in TEXT:
+        return "requests"
+    form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/")
+    return "uploads" if form and "caller" in scope["state"] else None
 
 
 class RateLimits:
     """What each key may ask for; None: as much as it wants, and no headers. Batches have their own pace."""
 
     def __init__(
-        self, requests: int | None, tokens: int | None, graders: int | None = None, at_once: int | None = None
+        self,
+        requests: int | None,
+        tokens: int | None,
+        graders: int | None = None,
+        at_once: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         """Make one, with nothing asked so far.
 
         Args:
             requests, tokens: of text, a minute.
             graders: tried, an hour.
-            at_once: requests of text that are being answered.
+            at_once: how many of a kind may be under way: `requests` for text, `uploads`, `graders`.
         """
         limits = {"requests": requests, "tokens": tokens}
         self._items = {kind: RateLimitItemPerMinute(limit) for kind, limit in limits.items() if limit is not None}
         self._graders = None if graders is None else RateLimitItemPerHour(graders)
         self._at_once = at_once
-        self._running: Counter[str] = Counter()
-        self._grading: Counter[str] = Counter()
+        self._running: Counter[tuple[str, str]] = Counter()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def count(self, key: Key, request: Request) -> None:
@@ -94,44 +109,30 @@ class RateLimits:
             )
 
     @contextmanager
-    def held(self, key: Key, request: Request) -> Iterator[None]:
-        """Count a request until it has been answered.
+    def held(self, kind: str, key: Key, request: Request) -> Iterator[None]:
+        """Count one of a kind until it has ended.
 
         Raises:
-            RateLimited: as many of the key's are being answered as may be.
+            RateLimited: as many of the key's are under way as may be.
         """
         if _from_batch(request):
             yield
             return
-        if self._at_once is not None and self._running[key.id] >= self._at_once:
+        limit, mine = self._at_once.get(kind), (kind, key.id)
+        if limit is not None and self._running[mine] >= limit:
             raise RateLimited(
-                f"{self._at_once} requests of this key are being answered (max_concurrent_requests). Please try again "
-                "when one has ended.",
+                f"{limit} {kind} of this key are under way (max_concurrent_{kind}). Please try again when one has "
+                "ended.",
                 "requests",
                 1,
             )
-        self._running[key.id] += 1
+        self._running[mine] += 1
         try:
             yield
         finally:
-            self._running[key.id] -= 1
-            if not self._running[key.id]:
-                del self._running[key.id]
-
-    @contextmanager
-    def grading(self, key: Key) -> Iterator[None]:
-        """Count a grader while it runs.
-
-        Raises:
-            RateLimited: half of the places are this key's.
-        """
-        if self._grading[key.id] >= GRADERS_A_KEY:
-            raise RateLimited(f"{GRADERS_A_KEY} graders of this key run already; try again soon", "requests", 2)
-        self._grading[key.id] += 1
-        try:
-            yield
-        finally:
-            self._grading[key.id] -= 1
+            self._running[mine] -= 1
+            if not self._running[mine]:
+                del self._running[mine]
 
     async def admit_grader(self, key: Key) -> None:
         """Count a grader that is tried.

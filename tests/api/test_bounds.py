@@ -30,6 +30,7 @@ BOUNDS = {
     "max_open_uploads": 1,
     "grader_runs_per_hour": 1,
     "max_concurrent_requests": 1,
+    "max_concurrent_uploads": 1,
     "max_stored_bytes": 10_000,
     "max_waiting_batches": 1,
     "max_responses": 2,
@@ -217,6 +218,18 @@ def test_who_is_refused_is_refused_on_the_headers(smollm2_base: BaseModel, token
                 connection.sendall(f"{head}{form}Content-Length: {size}\r\n\r\n--b\r\n".encode())
                 assert connection.recv(1000).startswith(f"HTTP/1.1 {status}".encode()), path
         assert not list((server.data / "files" / ".partial").iterdir())
+
+
+def test_forms_at_once_of_a_key(bounded: InProcess, http: httpx.Client) -> None:
+    address = httpx.URL(bounded.base_url)
+    with socket.create_connection((address.host, address.port or 80)) as connection:
+        head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bounded.api_key}\r\n"
+        form = "Content-Type: multipart/form-data; boundary=b\r\n"
+        connection.sendall(f"{head}{form}Content-Length: 99\r\n\r\n--b\r\n".encode())
+        until(lambda: bool(bounded.services.limits._running))  # pyright: ignore[reportPrivateUsage]
+        refused(upload(http, ROW), 429, "max_concurrent_uploads")
+    until(lambda: not bounded.services.limits._running)  # pyright: ignore[reportPrivateUsage]
+    assert upload(http, ROW).status_code in (200, 413)
 
 
 def test_embeddings_that_wait(bounded: InProcess, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

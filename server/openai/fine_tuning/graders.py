@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from anyio import to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
@@ -39,19 +39,19 @@ class RunRequest(ValidateRequest):
 
 
 @router.post("/validate")
-async def validate(body: ValidateRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
+async def validate(body: ValidateRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
-    await _one_of_few(parts, caller, check_sources, body.grader)
+    await _one_of_few(parts, caller, request, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
 
 
 @router.post("/run")
-async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
+async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
     await parts.limits.admit_grader(caller)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
-    graded = await _one_of_few(parts, caller, grade, body.grader, rows, answers, judge)
+    graded = await _one_of_few(parts, caller, request, grade, body.grader, rows, answers, judge)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():
@@ -74,9 +74,9 @@ async def run(body: RunRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
     }
 
 
-async def _one_of_few(parts: Services, key: Key, work: Callable[..., T], *arguments: Any) -> T:
+async def _one_of_few(parts: Services, key: Key, request: Request, work: Callable[..., T], *arguments: Any) -> T:
     """Call what runs a grader, on one of a few threads that others do not need."""
     if not parts.graders.available_tokens:
         raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
-    with parts.limits.grading(key):
+    with parts.limits.held("graders", key, request):
         return await to_thread.run_sync(work, *arguments, limiter=parts.graders)
