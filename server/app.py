@@ -173,6 +173,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
             settings.organization,
             full_models=settings.max_full_models > 0,
             max_waiting=settings.max_waiting_jobs,
+            max_grader_bytes=settings.max_grader_bytes,
             judge=settings.judge(),
         ),
         metrics=metrics,

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Text requests of one key that are answered at a time; default: no limit."
     )
     max_concurrent_uploads: int = Field(default=16, ge=1, description="Forms with files of one key, at a time.")
+    max_grader_bytes: int = Field(
+        default=512 * 1024, ge=1, description="Largest grader, and of a job all together; they stand in lists of jobs."
+    )
     max_concurrent_graders: int = Field(default=2, ge=1, description="Graders that one key tries at a time; all: 4.")
     slow_reader_seconds: float = Field(
         default=30, gt=0, description="How long a stream's event may wait for its reader; then the answer is ended."

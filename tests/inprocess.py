@@ -27,6 +27,7 @@ from tests.scripted import ScriptedEngine
 
 KEY = "sk-in-process-0123456789abcdef"
 END_SECONDS = 20
+PERCEPTIBLE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,25 @@ class InProcess:
             folder.rename(target)
         with self.http() as client:
             return client.post("/admin/adapters", json={"name": name, "path": str(target)})
+
+    @contextlib.contextmanager
+    def pauses(self) -> Iterator[list[float]]:
+        """The seconds between two turns of the server's loop, of those that others would feel."""
+        longest: list[float] = []
+
+        async def turn() -> None:
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0)
+                if (seconds := time.monotonic() - before) > PERCEPTIBLE_SECONDS:
+                    longest.append(seconds)
+
+        assert self.engine.loop is not None
+        turning = asyncio.run_coroutine_threadsafe(turn(), self.engine.loop)
+        try:
+            yield longest
+        finally:
+            turning.cancel()
 
     def tell(self, change: Callable[[], object]) -> None:
         """Call `change` on the server's loop, where the engine lives."""

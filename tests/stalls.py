@@ -15,12 +15,12 @@ from threading import Thread
 from bench.servers import free_port
 from server.settings import Settings
 from tests.hostile import CHAT, Hostile, bodies
+from tests.inprocess import PERCEPTIBLE_SECONDS
 from tests.processes import started
 
 STREAMS = 16
 STREAM_TOKENS = 7_000
 PAUSE_SECONDS = 0.05  # between tokens
-PERCEPTIBLE_SECONDS = 0.25
 TRIES = 3
 START_SECONDS = 60.0
 HEALTH_SECONDS = 0.02

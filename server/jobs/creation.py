@@ -1,5 +1,6 @@
 """From what a client asks to a job that waits: refused now is what could not be trained or served in an hour."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from adapters import names
@@ -20,6 +21,17 @@ from training.job import Method, Preference, Reinforcement, Supervised
 RETRY_SECONDS = 60.0
 
 
+def check_size(graders: Sequence[Grader], limit: int, place: str) -> None:
+    """Refuse graders that are too large together: they stand in every list of jobs.
+
+    Raises:
+        InvalidRequest: they have more than `limit` bytes.
+    """
+    size = sum(len(grader.model_dump_json()) for grader in graders)
+    if size > limit:
+        raise InvalidRequest(f"it has {size} bytes; at most {limit} are allowed (max_grader_bytes)", place)
+
+
 class Creation:
     """Checks and queues jobs; their files' content is checked in the trainer, before anything is trained."""
 
@@ -33,6 +45,7 @@ class Creation:
         *,
         full_models: bool,
         max_waiting: int,
+        max_grader_bytes: int,
         judge: Judge | None,
     ) -> None:
         """Make one.
@@ -41,6 +54,7 @@ class Creation:
             organization: stands in the results' names.
             full_models: whether this server serves any.
             max_waiting: jobs that may wait, run or be paused.
+            max_grader_bytes: of a job's graders together.
             judge: whom judging graders ask.
         """
         self._jobs = jobs
@@ -50,6 +64,7 @@ class Creation:
         self._organization = organization
         self._full_models = full_models
         self._max_waiting = max_waiting
+        self._max_grader_bytes = max_grader_bytes
         self._judge = judge
 
     def create(self, job: NewJob, suffix: str | None) -> JobRow:
@@ -117,10 +132,9 @@ class Creation:
         if isinstance(method, Preference):
             return
         if isinstance(method, Reinforcement):
-            self._check_grader(method.grader, "method.reinforcement.grader")
+            self._check_graders([method.grader], "method.reinforcement.grader")
             return
-        for grader in method.graders:
-            self._check_grader(grader, "method.supervised.graders")
+        self._check_graders(method.graders, "method.supervised.graders")
         wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
         if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
             raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
@@ -131,11 +145,13 @@ class Creation:
                 "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
             )
 
-    def _check_grader(self, grader: Grader, place: str) -> None:
-        try:
-            require(grader, self._judge)
-        except (BrokenSource, JudgeUnavailable, SandboxUnavailable) as error:
-            raise InvalidRequest(str(error), place) from error
+    def _check_graders(self, graders: Sequence[Grader], place: str) -> None:
+        check_size(graders, self._max_grader_bytes, place)
+        for grader in graders:
+            try:
+                require(grader, self._judge)
+            except (BrokenSource, JudgeUnavailable, SandboxUnavailable) as error:
+                raise InvalidRequest(str(error), place) from error
 
     def _result_name(self, suffix: str | None, identifier: str) -> str:
         try:

@@ -1,6 +1,7 @@
 """What a caller may have, do and keep is bounded, by settings that the refusals name."""
 
 import contextlib
+import io
 import json
 import socket
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ BOUNDS = {
     "max_files": 2,
     "max_open_uploads": 1,
     "grader_runs_per_hour": 1,
+    "max_grader_bytes": 1_000,
     "max_concurrent_requests": 1,
     "max_concurrent_uploads": 1,
     "max_stored_bytes": 10_000,
@@ -140,6 +142,17 @@ def test_responses(bounded: InProcess, http: httpx.Client) -> None:
     bounded.services.responses.delete_expired()
     assert http.get(f"/v1/responses/{second}").status_code == 404
     assert http.get(f"/v1/responses/{third}").status_code == 200
+
+
+def test_sizes_of_graders(bounded: InProcess, http: httpx.Client) -> None:
+    large = {**GRADER, "reference": "a" * 1_000}
+    for call, more in (("validate", {}), ("run", {"model_sample": ""})):
+        answer = http.post(f"/v1/fine_tuning/alpha/graders/{call}", json={"grader": large, **more})
+        refused(answer, 400, "max_grader_bytes")
+    file = bounded.services.files.create(io.BytesIO(ROW.encode()), "a.jsonl", "fine-tune", file_id="file-a")
+    method = {"type": "supervised", "supervised": {"graders": [GRADER, {**GRADER, "reference": "a" * 900}]}}
+    wanted = {"model": bounded.services.catalog.base.name, "training_file": file.id, "method": method}
+    refused(http.post("/v1/fine_tuning/jobs", json=wanted), 400, "max_grader_bytes")
 
 
 def test_graders(http: httpx.Client) -> None:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from server.errors import RateLimited
 from server.http.identity import Caller
+from server.jobs.creation import check_size
 from server.services import Parts, Services
 from server.state.keys import Key
 from training.graders.grade import FAULTS, check_sources, grade
@@ -41,6 +42,7 @@ class RunRequest(ValidateRequest):
 @router.post("/validate")
 async def validate(body: ValidateRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
+    check_size([body.grader], parts.settings.max_grader_bytes, "grader")
     await _one_of_few(parts, caller, request, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
 
@@ -49,6 +51,7 @@ async def validate(body: ValidateRequest, request: Request, parts: Parts, caller
 async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader's reward for one answer."""
     started = time.monotonic()
+    check_size([body.grader], parts.settings.max_grader_bytes, "grader")
     await parts.limits.admit_grader(caller)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
     graded = await _one_of_few(parts, caller, request, grade, body.grader, rows, answers, judge)
