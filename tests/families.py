@@ -137,16 +137,16 @@ def tokenizer_of(family: Family) -> Any:
     return tokenizer
 
 
-def model_of(family: Family, tokenizer: Any) -> Any:
-    """Two layers of noise."""
+def model_of(family: Family, tokenizer: Any, head: int = 16) -> Any:
+    """Two layers of noise, `head` wide each of two attention heads."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{family.model}Config")(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=2 * head,
+        intermediate_size=4 * head,
         num_hidden_layers=2,
         num_attention_heads=2,
         bos_token_id=tokenizer.bos_token_id,
@@ -156,14 +156,14 @@ def model_of(family: Family, tokenizer: Any) -> Any:
         initializer_range=0.3,
         attn_implementation="eager",
         **({} if family.model == "GPTNeoX" else {"num_key_value_heads": 1}),
-        **family.more,
+        **(family.more | ({"head_dim": head} if "head_dim" in family.more else {})),
     )
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
-def save(family: Family, folder: Path) -> Path:
-    """A base on disk."""
+def save(family: Family, folder: Path, head: int = 16) -> Path:
+    """A base on disk; see `model_of`."""
     tokenizer = tokenizer_of(family)
-    model_of(family, tokenizer).save_pretrained(folder)
+    model_of(family, tokenizer, head).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
