@@ -184,6 +184,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
             {
                 "requests": settings.max_concurrent_requests,
                 "uploads": settings.max_concurrent_uploads,
+                "calls": settings.max_concurrent_calls,
                 "graders": settings.max_concurrent_graders,
             },
         ),

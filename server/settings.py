@@ -102,8 +102,14 @@ class Settings(BaseSettings):
     max_open_uploads: int = Field(default=100, ge=1, description="Uploads in parts that may be under way.")
     max_body_bytes: int = Field(default=8 * 1024**2, description="Largest body of any other request.")
     max_body_items: int = Field(default=250_000, description="Values, as token ids, in the lists and objects of one.")
+    max_buffered_bytes: int = Field(
+        default=GIB, ge=1, description="Bytes of all bodies in memory that are not small; half of them one key's."
+    )
     max_concurrent_requests: int | None = Field(
         default=None, ge=1, description="Text requests of one key that are answered at a time; default: no limit."
+    )
+    max_concurrent_calls: int = Field(
+        default=64, ge=1, description="Requests of one key that are neither text nor forms, at a time."
     )
     max_concurrent_uploads: int = Field(default=16, ge=1, description="Forms with files of one key, at a time.")
     max_grader_bytes: int = Field(

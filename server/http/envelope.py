@@ -11,6 +11,8 @@ from server.http.statuses import status_and_body
 
 logger = logging.getLogger(__name__)
 
+PIECE_BYTES = 256 * 1024
+
 
 class Envelope:
     """Adds OpenAI's response headers, and answers what nobody caught with 500.
@@ -42,7 +44,11 @@ class Envelope:
                 more["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
                 added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
                 message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
+            body = message.get("body", b"")
+            last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+            for start in range(0, last, PIECE_BYTES):  # each waits until the client has read the one before
+                await send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
+            await send({**message, "body": body[last:]} if last else message)
 
         try:
             await self._app(scope, receive, send_with_headers)

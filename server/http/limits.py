@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from anyio import to_thread
 from fastapi import Request
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -17,8 +18,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import RateLimited
+from server.http.forms import MULTIPART_BYTES
 from server.state.keys import Key
 
+FILES = "/v1/files"
 TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
 
@@ -38,18 +41,21 @@ class Rates:
         limits: RateLimits = scope["app"].state.services.limits
         if kind == "requests":
             await limits.count(request.state.caller, request)
+        if kind == "uploads" and scope["path"] == FILES:
+            room = max(0, int(request.headers.get("content-length", 0)) - MULTIPART_BYTES)
+            await to_thread.run_sync(scope["app"].state.services.files.check_room, room)
         with limits.held(kind, request.state.caller, request):
             await self._app(scope, receive, send)
 
 
 def _kind(scope: Scope) -> str | None:
     """What of a key's the request is one of; None: nothing that is counted."""
-    if scope["type"] != "http" or scope["method"] != "POST":
+    if scope["type"] != "http" or "caller" not in scope["state"]:
         return None
-    if scope["path"] in TEXT:
+    if scope["method"] == "POST" and scope["path"] in TEXT:
         return "requests"
     form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/")
-    return "uploads" if form and "caller" in scope["state"] else None
+    return "uploads" if form else "calls"
 
 
 class RateLimits:
@@ -67,7 +73,8 @@ class RateLimits:
         Args:
             requests, tokens: of text, a minute.
             graders: tried, an hour.
-            at_once: how many of a kind may be under way: `requests` for text, `uploads`, `graders`.
+            at_once: how many of a kind may be under way: `requests` for text, `uploads`, `calls` of any other route,
+                `graders`.
         """
         limits = {"requests": requests, "tokens": tokens}
         self._items = {kind: RateLimitItemPerMinute(limit) for kind, limit in limits.items() if limit is not None}

@@ -21,20 +21,38 @@ RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as th
 MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
 MAX_AHEAD_BYTES = 1024 * 1024  # of requests that are sent before the one in front of them is answered
 HEAD_SECONDS = 30.0  # for a request's head to come, from its first byte, or from the connection's beginning
+READ_SECONDS = 120.0  # that a client may read nothing while an answer waits for it
 SHARE = 0.5  # of the process's file descriptors that connections may have; files, pipes and the database need some too
 
 
 class _Patient(asyncio.Protocol):
-    """Closes its connection where a head does not come."""
+    """Closes its connection where a head does not come, or nothing of an answer is read."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._stop_waiting()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Nothing more is taken, until the client has read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has."""
+        self._is_read()
+        super().resume_writing()
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait_for_head(self) -> None:
         if self._waiting is None:

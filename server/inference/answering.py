@@ -16,6 +16,7 @@ from server.inference.engine import STRUCTURE, Delta, Engine, Sampling, Tools
 from server.metrics import Metrics
 
 LONG_AT_A_TIME = 4
+STARTED_AT_A_TIME = 8  # of a request's prompts, before others have their turn
 LONG_CHARACTERS = 20_000  # tokenised beside the event loop: 100,000 take 100 ms, in which no other stream would go on
 
 
@@ -178,25 +179,32 @@ class Answering:
 
 async def _merged(streams: Sequence[AsyncIterator[Delta]], n: int) -> AsyncGenerator[Delta, None]:
     """The streams' deltas as they come, numbered on; what one raises, the whole raises."""
-    asked: dict[asyncio.Future[Delta], int] = {}
+    come: asyncio.Queue[Delta | Exception | None] = asyncio.Queue(len(streams))
 
-    def ask(prompt: int) -> None:
-        asked[asyncio.ensure_future(anext(streams[prompt]))] = prompt
+    async def pass_on(prompt: int, stream: AsyncIterator[Delta]) -> None:
+        try:
+            async for delta in stream:
+                await come.put(replace(delta, index=delta.index + prompt * n))
+            await come.put(None)
+        except Exception as error:  # noqa: BLE001 (raised below, in the request's own task)
+            await come.put(error)
 
-    for prompt in range(len(streams)):
-        ask(prompt)
+    passing: list[asyncio.Task[None]] = []
     try:
-        while asked:
-            come, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            for one in come:
-                prompt = asked.pop(one)
-                try:
-                    delta = one.result()
-                except StopAsyncIteration:
-                    continue
-                ask(prompt)
-                yield replace(delta, index=delta.index + prompt * n)
+        for prompt, stream in enumerate(streams):
+            passing.append(asyncio.create_task(pass_on(prompt, stream)))
+            if prompt % STARTED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        ended = 0
+        while ended < len(streams):
+            one = await come.get()
+            if isinstance(one, Exception):
+                raise one
+            if one is None:
+                ended += 1
+            else:
+                yield one
     finally:
-        for one in asked:
-            one.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        for task in passing:
+            task.cancel()
+        await asyncio.gather(*passing, return_exceptions=True)

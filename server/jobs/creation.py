@@ -68,7 +68,7 @@ class Creation:
         self._judge = judge
 
     def create(self, job: NewJob, suffix: str | None) -> JobRow:
-        """Queue a job.
+        """Queue a job whose graders were checked.
 
         Args:
             suffix: of the result's name.
@@ -132,9 +132,7 @@ class Creation:
         if isinstance(method, Preference):
             return
         if isinstance(method, Reinforcement):
-            self._check_graders([method.grader], "method.reinforcement.grader")
             return
-        self._check_graders(method.graders, "method.supervised.graders")
         wanted, place = method.hyperparameters, "method.supervised.hyperparameters"
         if wanted.weights == "qlora" and find_spec("bitsandbytes") is None:
             raise InvalidRequest("qlora is not installed here: install tuneport[qlora]", f"{place}.weights")
@@ -145,7 +143,17 @@ class Creation:
                 "this server serves no full models: set max_full_models, or keep: adapter", f"{place}.keep"
             )
 
-    def _check_graders(self, graders: Sequence[Grader], place: str) -> None:
+    def check_graders(self, method: Method) -> None:
+        """Refuse graders that could not run here; those in Python are loaded for it, which may take seconds each.
+
+        Raises:
+            InvalidRequest: one could not.
+        """
+        if isinstance(method, Preference):
+            return
+        only = isinstance(method, Reinforcement)
+        graders = [method.grader] if only else method.graders
+        place = f"method.{method.type}.{'grader' if only else 'graders'}"
         check_size(graders, self._max_grader_bytes, place)
         for grader in graders:
             try:

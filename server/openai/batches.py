@@ -5,6 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 
 from server.errors import InvalidRequest, NotFound
+from server.http.pieces import JSONText
 from server.openai.lists import After, Known, Limit, first
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Parts
@@ -43,7 +44,7 @@ def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
 
 
 @router.get("", dependencies=[Known])
-def list_batches(parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def list_batches(parts: Parts, after: After = None, limit: Limit = 20) -> JSONText:
     """All batches, newest first."""
     return first([_wire(row) for row in parts.batches.list(after, limit + 1)], limit)
 

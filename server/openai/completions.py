@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter()
 
 MAX_PROMPTS = 2048  # OpenAI's
+CHARACTERS_A_PROMPT = 100  # that take as long to tokenise as a prompt by itself does
 UTF8 = codecs.getincrementaldecoder("utf-8")
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
@@ -100,7 +101,8 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
         return [_ids(prompt, engine) or [first] for prompt in texts]
 
     held = body.guide_field() or "response_format"
-    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
+    characters = size(request) + CHARACTERS_A_PROMPT * len(texts)
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "prompt", held)
 
     async def whole(generation: Generation) -> Response:
         writer = _Writer(generation, body, texts, parts.engine.tokenizer)

@@ -6,13 +6,14 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from server.errors import InvalidRequest
-from server.http.forms import OnlyOnce, file_name
+from server.http.forms import FormRoute, OnlyOnce, file_name
+from server.http.pieces import JSONText
 from server.openai.lists import After, Known, first
 from server.openai.wire import MAX_NAME_CHARACTERS, Seconds
 from server.services import Parts
 from server.state.files import StoredFile
 
-router = APIRouter(prefix="/v1/files")
+router = APIRouter(prefix="/v1/files", route_class=FormRoute)
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
@@ -42,7 +43,7 @@ def list_files(
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
-) -> dict[str, Any]:
+) -> JSONText:
     """All files, newest first unless `order` says otherwise."""
     found = parts.files.list(purpose, after, limit + 1, descending=order == "desc")
     return first([wire(file) for file in found], limit)

@@ -7,6 +7,7 @@ from fastapi import Depends, Query, Request
 from fastapi.routing import APIRoute
 
 from server.errors import InvalidRequest
+from server.http.pieces import JSONText, Pieces
 
 NULL = ("null", "")  # as clients write it; the second is the SDK for Node
 
@@ -49,7 +50,7 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
     return lambda labels: not labels
 
 
-def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> JSONText:
     """The page of `items` behind the item with id `after`.
 
     Raises:
@@ -64,13 +65,18 @@ def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict
     return first(items[start:], limit)
 
 
-def first(items: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """The page of the first `limit` items, of which there may be more."""
+def first(items: Sequence[dict[str, Any]], limit: int) -> JSONText:
+    """The page of the first `limit` items, of which there may be more; called in a thread, for it may be megabytes."""
     data = items[:limit]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(items) > limit,
-    }
+    written = Pieces()
+    for item in data:
+        written.extend([item])
+    return JSONText(
+        {
+            "object": "list",
+            "data": written,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": len(items) > limit,
+        }
+    )

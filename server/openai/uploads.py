@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, UploadFile
 from pydantic import Field
 
-from server.http.forms import OnlyOnce
+from server.http.forms import FormRoute, OnlyOnce
 from server.openai.files import Purpose, wire
 from server.openai.wire import ExpiresAfter, FileName
 from server.services import Parts
 from server.state.uploads import Upload
 from training.wire import Description
 
-router = APIRouter(prefix="/v1/uploads")
+router = APIRouter(prefix="/v1/uploads", route_class=FormRoute)
 
 
 class UploadRequest(Description):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import BigInteger, Engine, func, select, update
+from sqlalchemy import BigInteger, Engine, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
@@ -20,6 +21,8 @@ from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 3600  # OpenAI's
 MAX_PART_BYTES = 64 * 1024**2  # OpenAI's
+MAX_PARTS = 10_000  # as many as can be named when it is completed
+PART = re.compile(r"part_[A-Za-z0-9]{1,64}")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -129,10 +132,13 @@ class Uploads:
         """
         row = self._pending(upload_id)
         folder = self._root / upload_id
-        room = row.bytes - sum(part.stat().st_size for part in folder.glob("part_*"))
         part_id = random_id("part_")
         partial = folder / f".{part_id}"
         try:
+            sizes = [part.stat().st_size for part in folder.glob("part_*")]
+            if len(sizes) >= MAX_PARTS:
+                raise TooLarge(f"the upload has {MAX_PARTS} parts; send larger ones")
+            room = row.bytes - sum(sizes)
             with partial.open("wb") as stream:
                 while chunk := data.read(_CHUNK_BYTES):
                     stream.write(chunk)
@@ -140,9 +146,14 @@ class Uploads:
                         raise TooLarge(
                             f"the part is larger than {min(room, MAX_PART_BYTES)} bytes, what is left of its upload"
                         )
+                if not stream.tell():
+                    raise InvalidRequest("the part is empty", "data")
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(folder / part_id)
+        except FileNotFoundError:
+            self._pending(upload_id)  # it was ended meanwhile
+            raise
         finally:
             partial.unlink(missing_ok=True)
         return Part(part_id, upload_id, int(time.time()))
@@ -162,8 +173,8 @@ class Uploads:
         folder = self._root / upload_id
         paths = [folder / part_id for part_id in part_ids]
         for part_id, path in zip(part_ids, paths, strict=True):
-            if not part_id.startswith("part_") or path.parent != folder or not path.is_file():
-                raise InvalidRequest(f"{part_id} is no part of {upload_id}", "part_ids")
+            if not PART.fullmatch(part_id) or not path.is_file():
+                raise InvalidRequest(f"{part_id[:100]!r} is no part of {upload_id}", "part_ids")
         size = sum(path.stat().st_size for path in paths)
         if size != row.bytes:
             raise InvalidRequest(f"the parts have {size} bytes; {row.bytes} were announced", "part_ids")
@@ -205,7 +216,7 @@ class Uploads:
             return self._upload(row)
 
     def delete_expired(self) -> None:
-        """Give up what was begun an hour ago and never completed."""
+        """Give up what was begun an hour ago and never completed, and forget what has ended."""
         for folder in self._root.iterdir():
             try:
                 expired = self.get(folder.name).status == "expired"
@@ -213,6 +224,9 @@ class Uploads:
                 expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
             if expired:
                 self._settle(folder.name, "expired", None)
+        ended = delete(UploadRow).where(UploadRow.status != "pending", UploadRow.expires_at < time.time())
+        with Session(self._engine) as session, session.begin():
+            session.execute(ended)
 
     @contextmanager
     def _alone(self, upload_id: str) -> Iterator[None]:

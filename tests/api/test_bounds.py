@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.scripted import ScriptedEngine
 
 ROW = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}) + "\n"
 GRADER = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "a", "operation": "eq"}
+PARTS = "/v1/uploads/upload_a/parts"
 BOUNDS = {
     "max_waiting_jobs": 1,
     "max_files": 2,
@@ -236,13 +238,13 @@ def test_who_is_refused_is_refused_on_the_headers(smollm2_base: BaseModel, token
 def test_forms_at_once_of_a_key(bounded: InProcess, http: httpx.Client) -> None:
     address = httpx.URL(bounded.base_url)
     with socket.create_connection((address.host, address.port or 80)) as connection:
-        head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bounded.api_key}\r\n"
+        head = f"POST {PARTS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bounded.api_key}\r\n"
         form = "Content-Type: multipart/form-data; boundary=b\r\n"
         connection.sendall(f"{head}{form}Content-Length: 99\r\n\r\n--b\r\n".encode())
         until(lambda: bool(bounded.services.limits._running))  # pyright: ignore[reportPrivateUsage]
-        refused(upload(http, ROW), 429, "max_concurrent_uploads")
+        refused(http.post(PARTS, files={"data": ("a", "x")}), 429, "max_concurrent_uploads")
     until(lambda: not bounded.services.limits._running)  # pyright: ignore[reportPrivateUsage]
-    assert upload(http, ROW).status_code in (200, 413)
+    assert http.post(PARTS, files={"data": ("a", "x")}).status_code == 404
 
 
 def test_embeddings_that_wait(bounded: InProcess, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +256,42 @@ def test_embeddings_that_wait(bounded: InProcess, http: httpx.Client, monkeypatc
 def test_a_body_has_to_come(bounded: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PAUSE_SECONDS", 0.2)
     address = httpx.URL(bounded.base_url)
-    for path, kind in (("/v1/chat/completions", "application/json"), ("/v1/files", "multipart/form-data; boundary=b")):
+    for path, kind in (("/v1/chat/completions", "application/json"), (PARTS, "multipart/form-data; boundary=b")):
         with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
             head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bounded.api_key}\r\n"
             connection.sendall(f"{head}Content-Type: {kind}\r\nContent-Length: 99\r\n\r\n--b\r\n".encode())
             assert connection.recv(1000).startswith(b"HTTP/1.1 408"), path
+
+
+def test_who_has_no_key_sends_no_body(bounded: InProcess) -> None:
+    with bounded.http(None) as http:
+        for path in ("/health", "/v2/nothing"):
+            assert http.post(path, content=b" " * 4097).status_code == 413
+
+
+def test_bodies_in_memory(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
+    engine = ScriptedEngine(tokenizer=tokenizer)
+    with in_process(smollm2_base, engine, tmp_path, max_buffered_bytes=400_000) as server, server.http() as http:
+        address = httpx.URL(server.base_url)
+        with socket.create_connection((address.host, address.port or 80)) as connection:
+            head = f"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.api_key}\r\n"
+            connection.sendall(f"{head}Content-Length: 200000\r\n\r\n{' ' * 190_000}".encode())
+            asked = {"model": smollm2_base.name, "input": "a" * 100_000}
+            deadline = time.monotonic() + 10
+            while (answer := http.post("/v1/responses", json=asked)).status_code != 429:
+                assert time.monotonic() < deadline, answer.text
+        refused(answer, 429, "max_buffered_bytes")
+        until(lambda: http.post("/v1/responses", json=asked).status_code == 400)  # longer than the context
+
+
+def test_a_form_has_few_fields(bounded: InProcess, http: httpx.Client) -> None:
+    fields = {f"f{number}": "x" for number in range(40)}
+    answer = http.post(PARTS, files={"data": ("a", "x")}, data=fields)
+    assert answer.status_code == 400
+    assert "Too many fields" in answer.json()["error"]["message"]
+
+
+def test_a_content_type_is_read_in_linear_time(bounded: InProcess, http: httpx.Client) -> None:
+    with bounded.pauses() as pauses:
+        http.post("/health", content=b"{}", headers={"content-type": 'a/b;a="' + ";" * 60_000})
+    assert pauses == []

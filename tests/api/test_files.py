@@ -142,12 +142,23 @@ def test_an_odd_id_is_not_found(path: str, odd: str, http: httpx.Client) -> None
     assert answer.status_code == 404, answer.text
 
 
-@pytest.mark.parametrize(("name", "charset"), [(b"a\0b.jsonl", "utf-8"), (rb"a\ud83db.jsonl", "raw_unicode_escape")])
-def test_a_name_that_no_text_holds_is_mended(name: bytes, charset: str, http: httpx.Client) -> None:
+def form_in(http: httpx.Client, name: bytes, charset: str) -> httpx.Response:
     parts = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
     parts += b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + name + b'"\r\n\r\n{}\r\n--b--\r\n'
     kind = f"multipart/form-data; boundary=b; charset={charset}"
-    answer = http.post("/v1/files", content=parts, headers={"content-type": kind})
+    return http.post("/v1/files", content=parts, headers={"content-type": kind})
+
+
+def test_a_name_that_no_text_holds_is_mended(http: httpx.Client) -> None:
+    answer = form_in(http, b"a\0b.jsonl", "utf-8")
     assert answer.status_code == 200, answer.text
     assert answer.json()["filename"].startswith("a")
     assert http.get("/v1/files").status_code == 200
+
+
+@pytest.mark.parametrize("charset", ["raw_unicode_escape", "punycode"])
+def test_a_charset_that_is_none_of_text_is_refused(charset: str, http: httpx.Client) -> None:
+    """Punycode takes seconds to read a megabyte."""
+    answer = form_in(http, b"a.jsonl", charset)
+    assert answer.status_code == 400
+    assert "charset" in answer.json()["error"]["message"]

@@ -4,13 +4,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.inprocess import KEY, InProcess
+from adapters.base import BaseModel
+from tests.inprocess import KEY, InProcess, in_process, until
+from tests.scripted import ScriptedEngine
 
 PATH = "/v1/fine_tuning/alpha/graders"
 CHECK: dict[str, Any] = {
@@ -176,3 +180,19 @@ def test_hanging_graders_leave_room_for_everything_else(http: httpx.Client, serv
     for thread in threads:
         thread.join()
     assert statuses == [429] * 8 + [200] * 4
+
+
+def test_graders_that_load_for_long_keep_no_other_job_waiting(
+    smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path
+) -> None:
+    slow = {"type": "python", "name": "p", "source": "import time\ntime.sleep(4)\ndef grade(s, i): return 1"}
+    with in_process(smollm2_base, ScriptedEngine(tokenizer=tokenizer), tmp_path) as server, server.http() as http:
+        file = server.openai().files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
+        body = {"model": smollm2_base.name, "training_file": file}
+        method = {"type": "supervised", "supervised": {"graders": [slow]}}
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(http.post, "/v1/fine_tuning/jobs", json={**body, "method": method})
+            until(lambda: server.services.graders.borrowed_tokens == 1)
+            assert http.post("/v1/fine_tuning/jobs", json=body).status_code == 200
+            assert not loading.done()
+            assert loading.result().status_code == 200

@@ -32,7 +32,11 @@ def install(app: FastAPI, settings: Settings) -> None:
         "/admin/adapters": settings.max_adapter_bytes,
     }
     app.add_middleware(
-        Bodies, max_body_bytes=settings.max_body_bytes, max_items=settings.max_body_items, uploads=uploads
+        Bodies,
+        max_body_bytes=settings.max_body_bytes,
+        max_items=settings.max_body_items,
+        max_buffered_bytes=settings.max_buffered_bytes,
+        uploads=uploads,
     )
     app.add_middleware(Rates)
     guarded = GUARDED if settings.open_metrics else (*GUARDED, METRICS)

@@ -12,7 +12,9 @@ import asyncio
 import json
 import re
 import zlib
-from email.message import Message as Header
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -21,10 +23,11 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, RateLimited
+from server.http.forms import MULTIPART_BYTES
 
-MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 # What clients name; other codecs of Python's are slow on purpose-made input (punycode: quadratic), or no text at all.
+CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
 CHARSETS = re.compile(r"utf-?(8|16|32)([_-]?[lb]e)?|us-ascii|ascii|iso-?8859-1|latin-?1|windows-125[0-8]|cp125[0-8]")
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -38,6 +41,7 @@ HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
 SMALL_BYTES = PIECE_BYTES = 64 * 1024
 READ_AT_A_TIME = 4
+KEYLESS_BYTES = 4096  # where no key is asked for, nothing reads a body
 PAUSE_SECONDS = 60.0  # between two pieces of a body
 
 
@@ -47,12 +51,16 @@ class Bodies:
     Args:
         max_body_bytes: for what is no form; of what was unpacked.
         max_items: values in a body's lists and objects.
+        max_buffered_bytes: of all bodies that are in memory, but for small ones; half of them one key's.
         uploads: path that takes a form, `*` for any part of it -> largest file. Elsewhere a body is JSON, also under a
             form's Content-Type.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_items: int, uploads: dict[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, max_items: int, max_buffered_bytes: int, uploads: dict[str, int]
+    ) -> None:
         self._app = app
+        self._room = _Room(max_buffered_bytes)
         self._max_body_bytes = max_body_bytes
         self._max_items = max_items
         self._readers = CapacityLimiter(READ_AT_A_TIME)
@@ -65,24 +73,27 @@ class Bodies:
             return
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "")
+        caller = scope["state"].get("caller")
         form = self._form(scope["path"]) if content_type.lower().startswith("multipart/") else None
-        limit = form or self._max_body_bytes
+        limit = (form or self._max_body_bytes) if caller else KEYLESS_BYTES
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
         read = _Reader(receive, headers.get("content-encoding", ""), limit)
         if form is not None:
+            _charset(content_type)
             await self._app(_described(scope), read, send)
         elif "content-length" not in headers and "transfer-encoding" not in headers and scope["method"] == "GET":
             await self._app(scope, receive, send)
         else:
-            body = await _whole(read)
-            if body is not None:
-                if len(body) <= SMALL_BYTES:
-                    body = self._read(body, content_type)
-                else:
-                    body = await to_thread.run_sync(self._read, body, content_type, limiter=self._readers)
-                await self._app(_described(scope, body), _replayed(body, receive), send)
+            with self._room.of(caller.id if caller else "") as take:
+                body = await _whole(read, take)
+                if body is not None:
+                    if len(body) <= SMALL_BYTES:
+                        body = self._read(body, content_type)
+                    else:
+                        body = await to_thread.run_sync(self._read, body, content_type, limiter=self._readers)
+                    await self._app(_described(scope, body), _replayed(body, receive), send)
 
     def _read(self, body: bytes, content_type: str) -> bytes:
         body = clean(body, content_type) if body else body
@@ -107,11 +118,7 @@ def clean(body: bytes, content_type: str = "") -> bytes:
     Raises:
         InvalidRequest: it is no text in that encoding.
     """
-    header = Header()
-    header["content-type"] = content_type
-    named = (header.get_content_charset() or "utf-8").strip("'\"").replace("_", "-")  # some write 'UTF_8'
-    if not CHARSETS.fullmatch(named):
-        raise InvalidRequest(f"The charset {named!r} of the header Content-Type is unknown; send UTF-8.")
+    named = _charset(content_type)
     encoding = json.detect_encoding(body) if named == "utf-8" else named
     try:
         text = body.decode(encoding, "surrogatepass" if encoding.startswith("utf") else "strict")
@@ -127,6 +134,19 @@ def clean(body: bytes, content_type: str = "") -> bytes:
         return text.removeprefix("\ufeff").encode()
     except UnicodeEncodeError:
         return HALVES.sub("\ufffd", text).removeprefix("\ufeff").encode()
+
+
+def _charset(content_type: str) -> str:
+    """The charset that a Content-Type names.
+
+    Raises:
+        InvalidRequest: it is none of text.
+    """
+    found = CHARSET.search(content_type)
+    named = found[1].lower().replace("_", "-") if found else "utf-8"  # some write 'UTF_8'
+    if not CHARSETS.fullmatch(named):
+        raise InvalidRequest(f"The charset {named[:100]!r} of the header Content-Type is unknown; send UTF-8.")
+    return named
 
 
 def _mended(escape: re.Match[str]) -> str:
@@ -222,14 +242,57 @@ class _Inflater:
         return unpacked
 
 
-async def _whole(read: Receive) -> bytes | None:
-    """The whole body; None: the client is gone."""
+class _Room:
+    """Memory for bodies, counted by key."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, key: str) -> Iterator[Callable[[int], None]]:
+        """What takes more bytes for one body of a key; given back at the end.
+
+        Raises:
+            RateLimited: there is no room for them.
+        """
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self._taken[key] + size > self._total // 2 or self._taken.total() + size > self._total:
+                raise RateLimited(
+                    "The server holds as many bytes of requests as it may (max_buffered_bytes). Please try again soon.",
+                    "requests",
+                    2,
+                )
+            self._taken[key] += size
+            mine += size
+
+        try:
+            yield take
+        finally:
+            self._taken[key] -= mine
+            if not self._taken[key]:
+                del self._taken[key]
+
+
+async def _whole(read: Receive, take: Callable[[int], None]) -> bytes | None:
+    """The whole body; None: the client is gone.
+
+    Args:
+        take: takes room for what is not small.
+    """
     pieces: list[bytes] = []
+    size = 0
     while True:
         message = await read()
         if message["type"] != "http.request":
             return None
         pieces.append(message["body"])
+        size += len(message["body"])
+        if size > SMALL_BYTES:
+            take(len(message["body"]))
         if not message.get("more_body", False):
             return b"".join(pieces)
 

@@ -43,7 +43,7 @@ class RunRequest(ValidateRequest):
 async def validate(body: ValidateRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """The grader as it was understood; a wrong one is refused."""
     check_size([body.grader], parts.settings.max_grader_bytes, "grader")
-    await _one_of_few(parts, caller, request, check_sources, body.grader)
+    await one_of_few(parts, caller, request, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
 
 
@@ -54,7 +54,7 @@ async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) 
     check_size([body.grader], parts.settings.max_grader_bytes, "grader")
     await parts.limits.admit_grader(caller)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
-    graded = await _one_of_few(parts, caller, request, grade, body.grader, rows, answers, judge)
+    graded = await one_of_few(parts, caller, request, grade, body.grader, rows, answers, judge)
     result = graded[0]
     errors: dict[str, Any] = dict.fromkeys(FAULTS, False)
     for fault, detail in result.faults.items():
@@ -77,7 +77,7 @@ async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) 
     }
 
 
-async def _one_of_few(parts: Services, key: Key, request: Request, work: Callable[..., T], *arguments: Any) -> T:
+async def one_of_few(parts: Services, key: Key, request: Request, work: Callable[..., T], *arguments: Any) -> T:
     """Call what runs a grader, on one of a few threads that others do not need."""
     if not parts.graders.available_tokens:
         raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)

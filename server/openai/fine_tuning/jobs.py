@@ -10,6 +10,8 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from adapters import names
 from server.errors import Forbidden, NotFound
 from server.http.identity import Caller
+from server.http.pieces import JSONText
+from server.openai.fine_tuning.graders import one_of_few
 from server.openai.fine_tuning.requests import RETENTION_FILE, JobRequest
 from server.openai.lists import After, Known, Limit, first, labelled, page
 from server.services import Parts, Services
@@ -23,7 +25,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
 
 @router.post("")
-async def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
+async def create(body: JobRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
     """Queue a job; its files are checked in the trainer, before anything is trained."""
     usual = parts.settings.gate if caller.admin else parts.settings.gate.model_copy(update={"alias": None})
     method, gate = body.wanted(), body.gate(usual)
@@ -32,6 +34,8 @@ async def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, An
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
     if method.chat_template is not None and not caller.admin:
         raise Forbidden("chat_template is code that runs in the server: it needs an admin key.")
+    if getattr(method, "grader", None) or getattr(method, "graders", None):
+        await one_of_few(parts, caller, request, parts.creation.check_graders, method)
     job = NewJob(
         model=body.model,
         training_file=body.training_file,
@@ -56,7 +60,7 @@ def list_jobs(
     after: After = None,
     limit: Limit = 20,
     metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
-) -> dict[str, Any]:
+) -> JSONText:
     """All jobs, newest first, or those whose metadata are asked for."""
     rows = parts.jobs.newest(labelled(request, metadata), after, limit + 1)
     return first([_wire(row, parts) for row in rows], limit)
@@ -87,7 +91,7 @@ async def resume(job_id: str, parts: Parts) -> dict[str, Any]:
 
 
 @router.get("/{job_id}/events", dependencies=[Known])
-def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
+def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> JSONText:
     """What happened, newest first."""
     directory = parts.jobs.directory(parts.jobs.get(job_id).id)
     identifier = job_id.removeprefix("ftjob-")
@@ -99,7 +103,7 @@ def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) ->
 
 
 @router.get("/{job_id}/checkpoints", dependencies=[Known])
-def checkpoints(job_id: str, parts: Parts, after: After = None, limit: Limit = 10) -> dict[str, Any]:
+def checkpoints(job_id: str, parts: Parts, after: After = None, limit: Limit = 10) -> JSONText:
     """The checkpoints of a job that succeeded, newest first; each can be called under its name."""
     row = parts.jobs.get(job_id)
     outcome = parts.jobs.directory(job_id).outcome()

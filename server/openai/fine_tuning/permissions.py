@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from server.http.identity import ADMINISTRATOR
+from server.http.pieces import JSONText
 from server.openai.lists import After, Known, Limit, page
 from server.services import Parts
 from server.state.permissions import Permission
@@ -27,7 +28,7 @@ class PermissionRequest(Description):
 
 
 @router.post("/{checkpoint:path}/permissions")
-def create(checkpoint: str, body: PermissionRequest, parts: Parts) -> dict[str, Any]:
+def create(checkpoint: str, body: PermissionRequest, parts: Parts) -> JSONText:
     """Allow projects; one that is allowed already stays so."""
     name = parts.catalog.get(checkpoint).name
     made = [parts.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
@@ -42,7 +43,7 @@ def list_permissions(
     limit: Limit = 10,
     order: Annotated[Literal["ascending", "descending"], Query(description="By time.")] = "descending",
     project_id: str | None = None,
-) -> dict[str, Any]:
+) -> JSONText:
     """The permissions of a checkpoint."""
     found = parts.permissions.list(parts.catalog.get(checkpoint).name, project_id)
     items = [_wire(one) for one in found]

@@ -121,7 +121,7 @@ def input_items(
     order: Literal["asc", "desc"] = "desc",
     include: Include = None,
     include_too: IncludeToo = None,
-) -> dict[str, Any]:
+) -> JSONText:
     """What a response answered."""
     items = parts.responses.input_items(response_id)
     return page(items if order == "asc" else items[::-1], after, limit)

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from server.http import statuses
 from server.http.entry.bodies import Bodies
 from server.http.envelope import Envelope
+from server.state.keys import Key
 
 
 def client(app: object) -> httpx.AsyncClient:
@@ -34,7 +35,7 @@ async def test_bodies_over_the_limit_are_refused_whether_announced_or_not() -> N
 
     app = FastAPI()
     statuses.install(app)
-    app.add_middleware(Bodies, max_body_bytes=10, max_items=10, uploads={"/upload": 100})
+    app.add_middleware(Bodies, max_body_bytes=10, max_items=10, max_buffered_bytes=100, uploads={"/upload": 100})
     app.add_middleware(ExceptionMiddleware, handlers=app.exception_handlers)
 
     @app.post("/{path}")
@@ -45,7 +46,11 @@ async def test_bodies_over_the_limit_are_refused_whether_announced_or_not() -> N
         for _ in range(count):
             yield b"x" * 6
 
-    async with client(app) as http:
+    async def keyed(scope: Scope, receive: Receive, send: Send) -> None:
+        key = Key(id="key", name="key", hint="", admin=False, created_at=0)
+        await app({**scope, "state": {"caller": key}}, receive, send)
+
+    async with client(keyed) as http:
         assert (await http.post("/other", content=b"x" * 10)).json() == 10
         assert (await http.post("/other", content=b"x" * 11)).status_code == 413
         assert (await http.post("/other", content=chunks(2))).status_code == 413

@@ -148,3 +148,15 @@ def test_connections_leave_descriptors_for_the_rest(port: int, monkeypatch: pyte
             assert refused.recv(1) == b""
         kept.sendall(post(b"three"))
         assert kept.recv(65536)
+
+
+def test_a_client_that_reads_nothing_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READ_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(post(b"x" * 20_000_000))
+        time.sleep(1)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(1 << 20):
+                received += len(more)
+    assert received < 20_000_000
