@@ -12,7 +12,7 @@ FILENAME = "manifest.json"
 
 
 class SamplingDefaults(BaseModel):
-    """Sampling used where a request names none; a field left out falls back to OpenAI's default."""
+    """Sampling parameters for requests that give none; a field left out means OpenAI's default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """The manifest of an adapter's folder; an empty one where the adapter came without.
+        """The manifest in an adapter's folder; an empty one if there is no file.
 
         Raises:
             InvalidAdapter: the file is no manifest.
@@ -54,12 +54,12 @@ class Manifest(BaseModel):
             return cls()
         content = {key: value for key, value in documents.read(path).items() if value is not None}
         if not any(get_close_matches(key, cls.model_fields) for key in content):
-            return cls()  # some other tool's, of the same name
+            return cls()  # a file of another tool with the same name
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             raise documents.unfit(FILENAME, content, error) from error
 
     def write(self, directory: Path) -> None:
-        """Write it into an adapter's folder."""
+        """Write the manifest into an adapter's folder."""
         (directory / FILENAME).write_text(self.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
