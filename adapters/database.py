@@ -13,8 +13,8 @@ BUSY_TIMEOUT_SECONDS = 30
 def connect(url: str) -> Engine:
     """Open the database at a SQLAlchemy URL.
 
-    SQLite runs in WAL mode, so that readers and the one writer do not wait for each other, and with full synchronisation, so
-    that committed data survive a power cut.
+    SQLite runs in WAL mode, so that readers and the one writer do not wait for each other, and with full
+    synchronisation, so that committed data survive a power cut.
     """
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)

@@ -30,7 +30,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_model: str | None = Field(default=None, description="Served name of the base the adapter was trained on.")
-    chat_template: str | None = Field(default=None, description="Jinja template trained with; None: the base's own.")
+    chat_template: str | None = Field(default=None, description="Jinja template of the training; None: the base's own.")
     system_prompt: str | None = Field(
         default=None,
         max_length=MAX_PROMPT_CHARACTERS,
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
     )
     sampling: SamplingDefaults = SamplingDefaults()
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[], max_length=16, description="End an answer, beside what template and base end it with."
+        default=[], max_length=16, description="Tokens that end an answer, besides those of template and base."
     )
     job_id: str | None = Field(default=None, description="Fine-tuning job that made it.")
 
