@@ -67,7 +67,7 @@ class BatchRunner:
                 self._changed.clear()
                 try:
                     await self._next(client)
-                except Exception:  # a full disk, say: nothing is lost, so try again
+                except Exception:  # such as a full disk: nothing is lost, so try again
                     logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
                     await asyncio.sleep(RETRY_SECONDS)
 

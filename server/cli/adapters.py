@@ -40,7 +40,7 @@ def add(
         raise typer.BadParameter(
             f"{folder} holds no adapter; name the folder that PEFT's save_pretrained wrote, unpacked"
         )
-    files += [("file", (file, b"")) for file in PICKLES if (folder / file).exists()]  # sent empty, to be named in the refusal
+    files += [("file", (file, b"")) for file in PICKLES if (folder / file).exists()]  # empty: the refusal names them
     _print(_call(url, key, "POST", "", data={"name": name}, files=files))
 
 

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as uvicorn speaks it by httptools, but for clients that offer an upgrade.
+"""HTTP/1.1 by uvicorn's httptools protocol, except for clients that offer an upgrade.
 
-Every client of the JDK offers `Upgrade: h2c` on plain http; httptools ends such a request at its head, and its body is
-lost. A connection on which that is offered goes on with uvicorn's h11 protocol, which ignores the offer. For all others
-httptools takes a sixth of the front end's CPU less.
+Every JDK client offers `Upgrade: h2c` on plain http; httptools ends such a request after its head, and loses its body.
+Such a connection is handed to uvicorn's h11 protocol, which ignores the offer. For all others httptools saves a sixth
+of the front end's CPU time.
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 END_OF_HEAD = b"\r\n\r\n"
 OFFER = b"\nupgrade:"
-RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as they were typed; httptools refuses them
-MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
-HEAD_SECONDS = 30.0  # for a request's head to come, from its first byte, or from the connection's beginning
-SHARE = 0.5  # of the process's file descriptors that connections may have; files, pipes and the database need some too
+RAW = re.compile(rb"[\x80-\xff]")  # unencoded letters in a URL, as curl sends them; httptools refuses them
+MAX_HEAD_BYTES = 64 * 1024  # as h11 has it; httptools has no limit
+HEAD_SECONDS = 30.0  # for a request's head to arrive, from its first byte or the connection's start
+SHARE = 0.5  # of the process's file descriptors for connections; files, pipes and the database need the rest
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol of a connection, until a request's head offers an upgrade."""
+    """uvicorn's httptools protocol for a connection, until a request's head offers an upgrade."""
 
     _head = b""
     _within_request = False
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A client has come; it has to say what it wants."""
+        """A client connected; from now on it has HEAD_SECONDS to send a request's head."""
         super().connection_made(transport)
         if len(self.connections) > SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             transport.abort()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """The connection ended."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a request's head is held until it is whole."""
+        """Process data; a request's head is held back until it is complete."""
         if self._within_request:
             super().data_received(data)
             return
