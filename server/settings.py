@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Admin key to use, 16 characters or more; a start with another one revokes it. "
+        description="Admin key to use, 16 characters or more; a start with another one, or none, revokes it. "
         "Default: a key is made at the first start.",
     )
     keep_alive_seconds: int = Field(

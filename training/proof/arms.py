@@ -1,4 +1,4 @@
-"""The models that a proof compares, one in memory at a time: base, incumbent if there is one, and result."""
+"""The models that a proof compares, asked one after the other: base, incumbent if there is one, and result."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -11,7 +11,7 @@ from training.proof.statistics import MIN_ROWS, Comparison
 KL_WARNING = 0.2  # nats a token; at 0.5 a model speaks differently (our trial: 0.65 without replay, 0.135 with replay)
 
 
-UNENDING = 0.1  # from this share, if higher than the other arms', the model has not learnt to end answers
+UNENDING = 0.1  # above this share, and the other arms' shares, the model has not learnt to end answers
 
 
 class Arm(BaseModel):
