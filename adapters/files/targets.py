@@ -24,7 +24,7 @@ MATCH_SECONDS = 1.0  # for all patterns of a config; real ones take a hundredth 
 
 _NUMBERED = re.compile(r"\.\d+\.")  # a layer within a block: embeddings and output layers have no number
 _SIMPLE = re.compile(r"[\w.-]*")
-_NOT_RE = re.compile(r"\{(?![\d,])|\[\[|--|&&|\|\||~~")  # fuzzy matches, classes and sets: `regex` reads them otherwise
+_NOT_RE = re.compile(r"\{(?![\d,])|\[\[|--|&&|\|\||~~")  # fuzzy matches, classes, sets: `regex` reads them differently
 _PATTERN_LENGTH = 10_000
 
 Number = TypeVar("Number", int, float)

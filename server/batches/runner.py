@@ -56,7 +56,7 @@ class BatchRunner:
             await asyncio.wait({self._loop})
 
     def changed(self) -> None:
-        """Have the runner look at the queue again; may be called from any thread."""
+        """Tell the runner that the queue has changed; may be called from any thread."""
         if self._loop is not None:
             self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 

@@ -27,7 +27,7 @@ Stacked = tuple[torch.Tensor, ...]
 
 
 def register() -> None:
-    """Have vLLM's CPU platform use our wrapper."""
+    """Make vLLM's CPU platform use our wrapper."""
     if current_platform.is_cpu():
         path = f"{SlotPunicaWrapper.__module__}.{SlotPunicaWrapper.__qualname__}"
         type(current_platform).get_punica_wrapper = staticmethod(lambda: path)

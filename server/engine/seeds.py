@@ -13,7 +13,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 
 def register() -> None:
-    """Have vLLM's CPU worker use our runner."""
+    """Make vLLM's CPU worker use our runner."""
     if current_platform.is_cpu():
         from vllm.v1.worker import cpu_worker
 

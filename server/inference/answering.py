@@ -147,7 +147,7 @@ class Answering:
             prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
             prompts, sampling = self._read(asked, model)
-        streamed = sampling.streamed or sampling.top_logprobs is not None  # log-probabilities are large: by deltas
+        streamed = sampling.streamed or sampling.top_logprobs is not None  # logprobs are large: taken by deltas
         sampling = replace(sampling, priority=max(priority, sampling.priority), streamed=streamed)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))

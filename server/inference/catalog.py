@@ -82,7 +82,7 @@ class Catalog:
         return name in self._aliases
 
     def served(self, alias: str | None) -> str | None:
-        """The version that answers most of an alias's requests; None where there is no such alias."""
+        """The version that answers most of an alias's requests; None if there is no such alias."""
         known = self._aliases.get(alias) if alias is not None else None
         return max(known.weights, key=known.weights.__getitem__) if known else None
 

@@ -1,8 +1,8 @@
 """Decides which adapters the engine holds, and which requests may enter it.
 
-The engine computes at most `slots` adapters at a time and keeps `capacity` in memory. We manage both, since vLLM reads
-an adapter that it evicted again within a model step, and dies if the files are gone by then; and its scheduler lets
-requests for popular adapters overtake, without limit, a request that waits for a slot.
+The engine computes at most `slots` adapters at a time and keeps `capacity` in memory. We manage both, since an adapter
+that vLLM evicts itself is loaded again within a model step, and vLLM dies if the files are gone by then; and its
+scheduler lets requests for popular adapters overtake, without limit, a request that waits for a slot.
 """
 
 import asyncio

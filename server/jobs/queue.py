@@ -78,7 +78,7 @@ class JobQueue:
         self._changed.set()
 
     def wake(self) -> None:
-        """Have the queue looked at, since a job was created; may be called from any thread."""
+        """Tell the queue that a job was created; may be called from any thread."""
         if self._loop is not None:
             self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 

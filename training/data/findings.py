@@ -91,7 +91,7 @@ class Check(Protocol):
 
 
 def found(check: str, level: Level, lines: Sequence[int], message: str) -> Iterable[Finding]:
-    """A finding about these lines; none where there are none."""
+    """A finding about these lines; none if there are no lines."""
     if lines:
         yield Finding(check=check, level=level, message=message, count=len(lines), lines=list(lines[:MAX_LINES_SHOWN]))
 

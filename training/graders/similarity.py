@@ -28,7 +28,7 @@ def similarity(metric: str, text: str, reference: str) -> float:
             white space, METEOR without synonyms), rouge_1 to rouge_5 and rouge_l (rouge-score's F1).
 
     Raises:
-        TooLong: the texts are too long for the metric; fuzzy_match and METEOR take time by the product of both lengths.
+        TooLong: the texts are too long for the metric; the time of fuzzy_match and METEOR is their lengths' product.
     """
     if len(text) + len(reference) > MAX_CHARACTERS:
         raise TooLong(f"{metric} compares {len(text) + len(reference)} characters; at most {MAX_CHARACTERS} are taken")

@@ -61,7 +61,7 @@ class AnswerLossTrainer(ResumableTrainer):
 
 
 def _plain_cache(config: Any) -> bool:
-    """Whether every layer attends to all that stands before: none slides a window, none keeps a state."""
+    """Whether every layer attends to all earlier tokens, without a sliding window or a recurrent state."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
