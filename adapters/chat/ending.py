@@ -23,7 +23,7 @@ def ids(tokenizer: "PreTrainedTokenizerBase", source: str | None = None, others:
 
     Args:
         source: Jinja source from an adapter's manifest; None: the tokenizer's own.
-        others: tokens that the manifest and the base name; ids that the tokenizer does not have are left out.
+        others: tokens from the manifest and the base; ids that the tokenizer does not have are left out.
     """
     last: Any = tokenizer.eos_token_id
     found = {of_turn(tokenizer, source), last, *others}
