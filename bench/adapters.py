@@ -1,4 +1,4 @@
-"""Adapters of random weights on every linear layer: the work of a trained one, without the training."""
+"""Adapters with random weights on every linear layer: the same work as trained ones, without training."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def random_adapters(
     model: Path, root: Path, count: int, *, rank: int, modules: tuple[str, ...] = LINEAR, first_seed: int = 0
 ) -> list[Path]:
-    """Folders under `root` with an adapter each, all different."""
+    """Write different adapters into folders under `root`; return the folders."""
     make = noise_adapter(_Folders(root))
     base = BaseModel.read(model)
     return [make(base, seed=first_seed + number, rank=rank, modules=modules) for number in range(count)]
 
 
 class _Folders:
-    """Makes new folders under one."""
+    """Makes new folders under a root, as `tests.conftest.Folders`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()

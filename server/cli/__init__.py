@@ -11,10 +11,10 @@ from server.cli.client import LOCAL, Key, Method, Url, once
 
 
 class Commands(TyperGroup):
-    """All commands. What the machine refuses one of them, a file or a folder, is a line and no traceback."""
+    """All commands. An error of the operating system is printed as one line, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse what is no text: names go into addresses and databases, paths into a job's record."""
+        """Refuse arguments that are not valid text: they go into URLs, databases and job records."""
         for argument in args:
             if any("\ud800" <= letter <= "\udfff" for letter in argument):
                 ctx.fail(f"{argument!r} is no text in UTF-8; type it anew, or rename the file")
@@ -24,7 +24,7 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # of `| head`: typer ends quietly
+        except BrokenPipeError:  # output went to `head`, for example: typer ends quietly
             raise
         except OSError as error:
             said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -61,7 +61,7 @@ def serve(
         list[Path] | None, typer.Option(help="Folder that POST /admin/adapters may take paths from; repeat for more.")
     ] = None,
 ) -> None:
-    """Serve a base model, its adapters and the fine-tuning API. Every other setting: docs/reference.md."""
+    """Serve a base model, its adapters and the fine-tuning API. All settings: docs/reference.md."""
     from server.cli.serving import serve as run
 
     given = {
@@ -101,7 +101,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, order and initial weights.", min=0, max=2**31 - 1)] = 0,
 ) -> None:
-    """Train an adapter by hand: the trainer the server runs, in the foreground."""
+    """Train an adapter in the foreground, with the server's trainer."""
     from adapters.names import MAX_SUFFIX_LENGTH
     from server.cli.training import train as run
 
@@ -137,7 +137,7 @@ def evaluate(
         typer.Option(help="Keep answers in this file, and take those that are there: goes on where it stopped."),
     ] = None,
 ) -> None:
-    """Compare two served models on held-out rows: difference, 95 % interval, what so few rows could have shown."""
+    """Compare two served models on held-out rows: difference, 95 % interval, smallest detectable difference."""
     from server.cli.answers import Endpoint
     from server.cli.evaluation import evaluate as run
 
