@@ -180,7 +180,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         limits=RateLimits(
             settings.requests_per_minute,
             settings.tokens_per_minute,
-            settings.grader_runs_per_hour,
+            {name: getattr(settings, name) for name in ("grader_runs_per_hour", "jobs_per_hour")},
             {
                 "requests": settings.max_concurrent_requests,
                 "uploads": settings.max_concurrent_uploads,

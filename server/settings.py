@@ -137,6 +137,7 @@ class Settings(BaseSettings):
         default=1000, ge=1, description="Failed and cancelled jobs that are kept; beyond that, the oldest are deleted."
     )
     max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
+    jobs_per_hour: int = Field(default=1000, ge=1, description="Jobs that each key may create, cancelled ones too.")
     grader_runs_per_hour: int | None = Field(
         default=None, ge=1, description="Graders each key may try; default: no limit. Graders of jobs do not count."
     )

@@ -65,20 +65,20 @@ class RateLimits:
         self,
         requests: int | None,
         tokens: int | None,
-        graders: int | None = None,
+        an_hour: Mapping[str, int | None] = MappingProxyType({}),
         at_once: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         """Make one, with nothing asked so far.
 
         Args:
-            requests, tokens: of text, a minute.
-            graders: tried, an hour.
-            at_once: how many of a kind may be under way: `requests` for text, `uploads`, `calls` of any other route,
-                `graders`.
+            requests, tokens: of text endpoints, per minute.
+            an_hour: how many per hour, by the name of their setting: `grader_runs_per_hour`, `jobs_per_hour`.
+            at_once: how many may run at a time, by kind: `requests` of text endpoints, `uploads`, `calls` of all other
+                routes, `graders`.
         """
         limits = {"requests": requests, "tokens": tokens}
         self._items = {kind: RateLimitItemPerMinute(limit) for kind, limit in limits.items() if limit is not None}
-        self._graders = None if graders is None else RateLimitItemPerHour(graders)
+        self._hourly = {name: RateLimitItemPerHour(limit) for name, limit in an_hour.items() if limit is not None}
         self._at_once = at_once
         self._running: Counter[tuple[str, str]] = Counter()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -141,18 +141,18 @@ class RateLimits:
             if not self._running[mine]:
                 del self._running[mine]
 
-    async def admit_grader(self, key: Key) -> None:
-        """Count a trial run of a grader.
+    async def admit_hourly(self, setting: str, key: Key) -> None:
+        """Count one of what the setting limits per hour.
 
         Raises:
-            RateLimited: the limit per hour is reached.
+            RateLimited: the limit is reached.
         """
-        if self._graders is not None and not await self._limiter.hit(self._graders, "graders", key.id):
-            reset, _ = await self._limiter.get_window_stats(self._graders, "graders", key.id)
+        item = self._hourly.get(setting)
+        if item is not None and not await self._limiter.hit(item, setting, key.id):
+            reset, _ = await self._limiter.get_window_stats(item, setting, key.id)
             wait = max(reset - time.time(), 1.0)
             raise RateLimited(
-                f"Rate limit reached on graders per hour: Limit {self._graders.amount} (grader_runs_per_hour). "
-                f"Please try again in {wait:.0f}s.",
+                f"Rate limit reached on {setting}: Limit {item.amount}. Please try again in {wait:.0f}s.",
                 "requests",
                 wait,
             )

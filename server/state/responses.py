@@ -2,6 +2,7 @@
 
 import json
 import time
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Engine, delete, func, or_, select
@@ -12,6 +13,7 @@ from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 30 * 24 * 3600  # as at OpenAI
 MAX_CHAIN = 1000
+SLACK = 0.1  # share of the bytes allowed that may be added before old responses are deleted
 
 
 class ResponseRow(Base):
@@ -42,6 +44,8 @@ class Responses:
         self._max_kept = max_kept
         self._max_kept_bytes = max_kept_bytes
         self._max_bytes = max_bytes
+        self._added = 0  # bytes since old responses were deleted for them
+        self._lock = Lock()
 
     def add(self, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
         """Store a response and its input items."""
@@ -53,8 +57,16 @@ class Responses:
             body=response,
             bytes=len(json.dumps([items, response])),
         )
+        size = row.bytes
         with Session(self._engine) as session, session.begin():
             session.add(row)
+        with self._lock:
+            self._added += size
+            many = self._added > self._max_kept_bytes * SLACK
+            if many:
+                self._added = 0
+        if many:
+            self.delete_expired()
 
     def get(self, response_id: str) -> dict[str, Any]:
         """The response of that id.

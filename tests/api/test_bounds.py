@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from adapters.base import BaseModel
 from server.http.entry import bodies
 from server.inference import embedder
+from server.state import responses
 from server.state.jobs import LINGER_SECONDS, JobRow
 from server.state.responses import ResponseRow
 from server.state.status import Status
@@ -32,6 +33,7 @@ BOUNDS = {
     "max_files": 2,
     "max_open_uploads": 1,
     "grader_runs_per_hour": 1,
+    "jobs_per_hour": 3,
     "max_grader_bytes": 1_000,
     "max_concurrent_requests": 1,
     "max_concurrent_uploads": 1,
@@ -99,6 +101,7 @@ def test_jobs(bounded: InProcess, http: httpx.Client) -> None:
     again = http.post("/v1/fine_tuning/jobs", json=wanted)
     assert again.status_code == 200
     http.post(f"/v1/fine_tuning/jobs/{again.json()['id']}/cancel")
+    refused(http.post("/v1/fine_tuning/jobs", json=wanted), 429, "jobs_per_hour")
 
 
 def test_jobs_that_failed(bounded: InProcess) -> None:
@@ -127,7 +130,8 @@ def test_batches(bounded: InProcess, http: httpx.Client) -> None:
     assert http.post("/v1/batches", json=wanted).status_code == 200
 
 
-def test_responses(bounded: InProcess, http: httpx.Client) -> None:
+def test_responses(bounded: InProcess, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "SLACK", 100)
     asked = {"model": bounded.services.catalog.base.name, "input": "a" * 3000}
     first = http.post("/v1/responses", json=asked).json()["id"]
     second = http.post("/v1/responses", json={**asked, "previous_response_id": first}).json()["id"]
@@ -144,6 +148,11 @@ def test_responses(bounded: InProcess, http: httpx.Client) -> None:
     bounded.services.responses.delete_expired()
     assert http.get(f"/v1/responses/{second}").status_code == 404
     assert http.get(f"/v1/responses/{third}").status_code == 200
+    monkeypatch.setattr(responses, "SLACK", 0)  # deleted as soon as others come
+    with Session(bounded.services.responses._engine) as session, session.begin():
+        session.get_one(ResponseRow, third).created_at -= 2
+    http.post("/v1/responses", json=asked)
+    assert http.get(f"/v1/responses/{third}").status_code == 404
 
 
 def test_sizes_of_graders(bounded: InProcess, http: httpx.Client) -> None:
@@ -154,7 +163,8 @@ def test_sizes_of_graders(bounded: InProcess, http: httpx.Client) -> None:
     file = bounded.services.files.create(io.BytesIO(ROW.encode()), "a.jsonl", "fine-tune", file_id="file-a")
     method = {"type": "supervised", "supervised": {"graders": [GRADER, {**GRADER, "reference": "a" * 900}]}}
     wanted = {"model": bounded.services.catalog.base.name, "training_file": file.id, "method": method}
-    refused(http.post("/v1/fine_tuning/jobs", json=wanted), 400, "max_grader_bytes")
+    with bounded.http(bounded.services.keys.create("other")[1]) as other:
+        refused(other.post("/v1/fine_tuning/jobs", json=wanted), 400, "max_grader_bytes")
 
 
 def test_graders(http: httpx.Client) -> None:

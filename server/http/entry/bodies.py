@@ -284,7 +284,7 @@ async def _whole(read: Receive, take: Callable[[int], None]) -> bytes | None:
         take: takes room for what is not small.
     """
     pieces: list[bytes] = []
-    size = 0
+    size = taken = 0
     while True:
         message = await read()
         if message["type"] != "http.request":
@@ -292,7 +292,8 @@ async def _whole(read: Receive, take: Callable[[int], None]) -> bytes | None:
         pieces.append(message["body"])
         size += len(message["body"])
         if size > SMALL_BYTES:
-            take(len(message["body"]))
+            take(size - taken)
+            taken = size
         if not message.get("more_body", False):
             return b"".join(pieces)
 

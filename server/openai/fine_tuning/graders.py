@@ -52,7 +52,7 @@ async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) 
     """Grade one answer; return the reward."""
     started = time.monotonic()
     check_size([body.grader], parts.settings.max_grader_bytes, "grader")
-    await parts.limits.admit_grader(caller)
+    await parts.limits.admit_hourly("grader_runs_per_hour", caller)
     rows, answers, judge = [body.item or {}], [body.model_sample], parts.settings.judge()
     graded = await one_of_few(parts, caller, request, grade, body.grader, rows, answers, judge)
     result = graded[0]

@@ -34,6 +34,7 @@ async def create(body: JobRequest, request: Request, parts: Parts, caller: Calle
         raise Forbidden(f"{asked} decides what others are served: it needs an admin key, or a stricter value.")
     if method.chat_template is not None and not caller.admin:
         raise Forbidden("chat_template is code that runs in the server: it needs an admin key.")
+    await parts.limits.admit_hourly("jobs_per_hour", caller)
     if getattr(method, "grader", None) or getattr(method, "graders", None):
         await one_of_few(parts, caller, request, parts.creation.check_graders, method)
     job = NewJob(
