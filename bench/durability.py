@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from bench.servers import free_port
+from demo.server import free_port
 from server.state.status import ENDED, Status
 from training.directory import JobDirectory, read_lines
 
