@@ -11,8 +11,6 @@ AdapterError
 └── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
 """
 
-_LONGEST = 1000  # characters of a message's part: what was sent may have a million
-
 
 class AdapterError(Exception):
     """Base of everything this package raises on purpose."""
@@ -31,7 +29,7 @@ class InvalidAdapter(AdapterError, ValueError):
     """
 
     def __init__(self, key: str, problem: str) -> None:
-        key, problem = _shown(key), _shown(problem)
+        key, problem = shown(key), shown(problem)
         super().__init__(key, problem)
         self.key = key
         self.problem = problem
@@ -64,10 +62,10 @@ class AdapterNotFound(AdapterError, LookupError):
     """No adapter is registered under the name, the only argument."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(_shown(name))
+        super().__init__(shown(name))
 
 
-def _shown(text: str) -> str:
-    """What a client sent, as an answer can carry it: half of a surrogate pair has no UTF-8."""
+def shown(text: str, longest: int = 1000) -> str:
+    """What a client sent, as an answer can carry it: half of a surrogate pair has no UTF-8, a part may be megabytes."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

@@ -22,7 +22,7 @@ from server.batches import lines
 from server.batches.lines import Answers, Line
 from server.errors import NotFound
 from server.inference.engine import LATER
-from server.state.batches import ENDED, Batches, BatchRow, Counts
+from server.state.batches import ENDED, Batches, BatchRow, BatchStatus, Counts
 from server.state.files import Files
 from server.state.ids import random_id
 from server.state.keys import Key
@@ -86,21 +86,22 @@ class BatchRunner:
             logger.exception("batch %s failed", row.id)
             message = f"the server could not run the batch: {type(error).__name__}"
             found = [{"code": "server_error", "line": None, "message": message, "param": None}]
-            await asyncio.to_thread(self._batches.move, row.id, "failed", unless=ENDED, errors=found)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, unless=ENDED, errors=found)
 
     async def _run(self, row: BatchRow, client: httpx.AsyncClient) -> None:
         try:
             source = (await asyncio.to_thread(self._files.get, row.input_file, needed=True)).path
         except NotFound as error:
             found = [{"code": "invalid_file", "line": None, "message": str(error), "param": "input_file_id"}]
-            await asyncio.to_thread(self._batches.move, row.id, "failed", errors=found)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, errors=found)
             return
-        if row.status == "validating":
+        if row.status == BatchStatus.VALIDATING:
             total, found = await asyncio.to_thread(lines.check, source, row.endpoint)
+            kept = (BatchStatus.CANCELLING,)
             if found:
-                await asyncio.to_thread(self._batches.move, row.id, "failed", unless=("cancelling",), errors=found)
+                await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, unless=kept, errors=found)
                 return
-            await asyncio.to_thread(self._batches.move, row.id, "in_progress", unless=("cancelling",), total=total)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.IN_PROGRESS, unless=kept, total=total)
         folder = self._root / row.id
         answers = await asyncio.to_thread(Answers, folder / "answers.jsonl")
         try:
@@ -110,7 +111,9 @@ class BatchRunner:
             answers.close()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _answer(self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient) -> str:
+    async def _answer(
+        self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient
+    ) -> BatchStatus:
         """Answer what is not answered yet, until all is, the batch is cancelled, or its time is over."""
 
         one_at_a_time = asyncio.Lock()
@@ -131,10 +134,10 @@ class BatchRunner:
                 _, pending = await asyncio.wait(pending, timeout=POLL_SECONDS)
                 now = await asyncio.to_thread(self._batches.get, row.id)
                 await asyncio.to_thread(self._batches.count, row.id, _counts(now.total, answers))
-                if now.status == "cancelling":
-                    return "cancelled"
+                if now.status == BatchStatus.CANCELLING:
+                    return BatchStatus.CANCELLED
                 if now.expires_at <= time.time():
-                    return "expired"
+                    return BatchStatus.EXPIRED
         finally:
             for worker in workers:
                 worker.cancel()
@@ -142,17 +145,17 @@ class BatchRunner:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return "completed"
+        return BatchStatus.COMPLETED
 
-    def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: str) -> None:
-        if ended == "expired":
+    def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: BatchStatus) -> None:
+        if ended == BatchStatus.EXPIRED:
             for line in lines.read(source):
                 if line.custom_id not in answers.done:
                     error = {"code": "batch_expired", "message": "This request could not be answered in time."}
                     answers.add(_record(line, None, error))
         counts = _counts(self._batches.get(row.id).total, answers)
-        if ended == "completed":
-            self._batches.move(row.id, "finalizing")
+        if ended == BatchStatus.COMPLETED:
+            self._batches.move(row.id, BatchStatus.FINALIZING)
         good, bad = (self._root / row.id / f"{kind}.jsonl" for kind in ("output", "error"))
         answers.split(good, bad)
         written: dict[str, str] = {}

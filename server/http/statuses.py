@@ -29,6 +29,7 @@ from adapters.errors import (
     InvalidName,
     NameTaken,
     TooManyAdapters,
+    shown,
 )
 from server.errors import (
     AdapterLoadFailed,
@@ -196,15 +197,9 @@ def _object(message: str, answer: Answer, param: str | None = None) -> dict[str,
     at = param or answer.param
     return {
         "error": {
-            "message": _carried(message, LONGEST_MESSAGE),
+            "message": shown(wording.mended(message), LONGEST_MESSAGE),
             "type": answer.type,
-            "param": at and _carried(at, LONGEST_PARAM),
+            "param": at and shown(wording.mended(at), LONGEST_PARAM),
             "code": answer.code,
         }
     }
-
-
-def _carried(text: str, longest: int) -> str:
-    """What may hold a client's own words, as an answer can carry it: in UTF-8, and not by the megabyte."""
-    text = wording.mended(text)
-    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LATER = 100  # a priority, of batches and the tier `flex`; live requests have 0, and go first
 STRUCTURE = "structure"  # InvalidRequest's `param` where it is `Sampling.structure`; endpoints have other names for it
+MAX_LOGPROBS = 20  # alternatives reported for a token; OpenAI's limit
 TOKENS_AT_A_TIME = 256  # whose log-probabilities are read or written before others have their turn
 
 

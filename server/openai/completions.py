@@ -20,7 +20,7 @@ from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather, parted
 from server.inference.catalog import Model
-from server.inference.engine import Delta, Engine, Sampling
+from server.inference.engine import MAX_LOGPROBS, Delta, Engine, Sampling
 from server.inference.prompts import check_length
 from server.openai import differences
 from server.openai.chat import structure
@@ -46,7 +46,7 @@ class CompletionRequest(TextRequest):
     prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     best_of: int | None = Field(default=None, ge=0, le=20)
     response_format: structure.Format | None = None
 

@@ -133,9 +133,14 @@ def _read(answer: Any) -> tuple[str, int]:
         raise JudgeUnavailable("the judge's answer is no chat completion: expected choices[0].message") from error
 
 
+def passing(status: int) -> bool:
+    """Whether an endpoint of OpenAI's shape may answer otherwise a little later; its SDK tries the same again."""
+    return status in (408, 409, 429) or status >= 500
+
+
 def _retryable(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in (408, 409, 429) or error.response.status_code >= 500
+        return passing(error.response.status_code)
     return isinstance(error, httpx.TransportError)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest, Unsupported
-from server.inference.engine import Sampling, Tools
+from server.inference.engine import MAX_LOGPROBS, Sampling, Tools
 from server.openai.chat import structure
 from server.openai.chat.sampling import TextRequest, Tokens
 from server.openai.chat.tools import (
@@ -98,7 +98,7 @@ class ResponseRequest(TextRequest):
     parallel_tool_calls: bool | None = None
     text: TextFormat | None = None
     include: list[str] | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     store: bool | None = None
 
     def items(self) -> list[dict[str, Any]]:
