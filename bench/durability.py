@@ -65,9 +65,9 @@ class Victim:
     def kill_trainer(self) -> None:
         """SIGKILL to whichever trainer runs."""
         for folder in (self.data / "jobs").glob("ftjob-*"):
-            runner = JobDirectory(folder).runner()
-            if runner is not None:
-                os.kill(runner, signal.SIGKILL)
+            trainer = JobDirectory(folder).trainer_pid()
+            if trainer is not None:
+                os.kill(trainer, signal.SIGKILL)
 
     def __enter__(self) -> "Victim":
         return self

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 16
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
-CALLER = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0)
+BATCH_KEY = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0)
 
 
 class BatchRunner:
@@ -173,7 +173,7 @@ class BatchRunner:
 
 def _as_batch(app: ASGIApp) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"caller": CALLER, "priority": LATER}
+        scope["state"] = {"caller": BATCH_KEY, "priority": LATER}
         await app(scope, receive, send)
 
     return wrapped

@@ -219,7 +219,7 @@ class JobQueue:
             return Failure(code=f"invalid_{error.param}", message=str(error), param=error.param)
         starts, saved = 0, 0
         while (outcome := await asyncio.to_thread(directory.outcome)) is None:
-            if await asyncio.to_thread(directory.runner) is not None:  # started by a former server process
+            if await asyncio.to_thread(directory.trainer_pid) is not None:  # started by a former server process
                 await asyncio.sleep(POLL_SECONDS)
                 await asyncio.to_thread(self._note_progress, row, directory)
                 continue

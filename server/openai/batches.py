@@ -37,7 +37,7 @@ def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
         raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None
     row = parts.batches.create(file.id, body.endpoint, body.metadata, lifetime)
-    parts.runner.changed()
+    parts.batch_runner.changed()
     return _wire(row)
 
 

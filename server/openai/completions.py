@@ -79,7 +79,7 @@ class CompletionRequest(TextRequest):
             max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # of none, one is made and dropped
             top_logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
-            structure=self.held(self.response_format, "response_format"),
+            structure=self.structure_for(self.response_format, "response_format"),
         )
 
 
@@ -99,8 +99,8 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
             return [[first]]
         return [_ids(prompt, engine) or [first] for prompt in texts]
 
-    held = body.guide_field() or "response_format"
-    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", held)
+    structure_param = body.guide_field() or "response_format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "prompt", structure_param)
 
     async def whole(generation: Generation) -> Response:
         writer = _Writer(generation, body, texts, parts.engine.tokenizer)

@@ -12,7 +12,7 @@ def arms(model: Any, job: TrainingJob) -> dict[str, AbstractContextManager[Any]]
     """A context a model, in the order of the report; within, `as` is the model to ask. Each is entered once.
 
     Args:
-        model: a PEFT model, or a `full.Pair`; with its adapter off it is the base.
+        model: a PEFT model, or a `full.BaseAndTuned`; with its adapter off it is the base.
     """
     return {
         BASE: _base(model),

@@ -69,7 +69,7 @@ class ChatRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            structure=self.held(self.response_format, "response_format"),
+            structure=self.structure_for(self.response_format, "response_format"),
         )
 
 

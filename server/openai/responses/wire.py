@@ -148,7 +148,7 @@ class ResponseRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_output_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if wants_logprobs else None,
-            structure=self.held(self.format(), "text.format"),
+            structure=self.structure_for(self.format(), "text.format"),
         )
 
     def begin(self, model: str) -> dict[str, Any]:
