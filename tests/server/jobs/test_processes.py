@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from server.jobs.processes import Trainers
-from tests.training.test_supervised import description
+from tests.training.methods.test_supervised import description
 from training.directory import JobDirectory
 from training.job import Result
 

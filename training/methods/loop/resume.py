@@ -3,7 +3,8 @@
 A checkpoint is written beside and renamed into place, so one that is there is whole. The order of an epoch's rows
 follows from seed and epoch alone: transformers draws it from generators that no checkpoint holds, and a run resumed
 within an epoch then trained 7 of 40 rows twice and 7 never. The generators themselves, Python's, numpy's and torch's,
-are transformers' to save. tests/training/test_resume.py kills each method's trainer and compares weights bit by bit.
+are transformers' to save. tests/training/methods/loop/test_resume.py kills each method's trainer and compares weights
+bit by bit.
 """
 
 import os
