@@ -161,7 +161,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         permissions=Permissions(database),
         responses=Responses(database, settings.max_responses, settings.max_response_bytes, settings.max_body_bytes),
         batches=batches,
-        batch_runner=BatchRunner(batches, stored, data / "batches"),
+        batch_runner=BatchRunner(batches, stored, data / "batches", metrics),
         embedder=Embedder(settings.embedding_model),
         jobs=jobs,
         queue=queue,

@@ -22,6 +22,7 @@ from server.batches import lines
 from server.batches.lines import Answers, Line
 from server.errors import NotFound
 from server.inference.engine import LATER
+from server.metrics import Metrics
 from server.state.batches import ENDED, Batches, BatchRow, BatchStatus, Counts
 from server.state.files import Files
 from server.state.ids import random_id
@@ -38,10 +39,11 @@ BATCH_KEY = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0
 class BatchRunner:
     """Works through the queue of batches."""
 
-    def __init__(self, batches: Batches, files: Files, root: Path) -> None:
+    def __init__(self, batches: Batches, files: Files, root: Path, metrics: Metrics) -> None:
         self._batches = batches
         self._files = files
         self._root = root
+        self._failures = metrics.queue_failures.labels(queue="batches")
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -69,6 +71,7 @@ class BatchRunner:
                     await self._next(client)
                 except Exception:  # a full disk, for one: nothing is lost, so try again
                     logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
+                    self._failures.inc()
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _next(self, client: httpx.AsyncClient) -> None:
