@@ -8,7 +8,8 @@ AdapterError
 ├── AdapterInUse      (ValueError)   an alias points at it
 ├── TooManyAdapters   (ValueError)   as many are registered as may be
 ├── AdapterDamaged    (RuntimeError) the files in the store are no longer those that were registered
-└── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
+├── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
+└── chat.template:   TemplateError (ValueError)
 """
 
 

@@ -5,7 +5,11 @@ TrainingError
 ├── TrainingDiverged     (RuntimeError)  the loss left the real numbers, or rose above where it began
 ├── NothingToLearn       (RuntimeError)  every answer is rewarded alike
 ├── GraderFailed         (RuntimeError)  the grader, or its judge, fails on one answer after the other
-└── DiskFull             (RuntimeError)  there is no room for a checkpoint
+├── DiskFull             (RuntimeError)  there is no room for a checkpoint
+├── data.jsonl:          NotJsonLines (ValueError)
+├── render:              AnswersApart (ValueError)
+└── graders:             InvalidPath, InvalidFormula, TooLong, BrokenSource, JudgeRefused (ValueError);
+                         JudgeUnavailable, SandboxUnavailable (RuntimeError)
 Interrupted  somebody asked the trainer to stop; it saved a checkpoint and can go on
 """
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from training.errors import TrainingError
 from training.graders.models import LabelModel, ScoreModel
 from training.graders.templates import fill
 
@@ -43,11 +44,11 @@ class Judge:
         return cls(url, os.environ.get(KEY_VARIABLE, "none")) if url else None
 
 
-class JudgeUnavailable(RuntimeError):
+class JudgeUnavailable(TrainingError, RuntimeError):
     """There is no judge, or it does not answer."""
 
 
-class JudgeRefused(ValueError):
+class JudgeRefused(TrainingError, ValueError):
     """The judge's answer holds no number within the range, or none of the labels."""
 
 

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from training.errors import TrainingError
+
 MAX_CHARACTERS = 1_000_000  # of both texts; a fifth of a second's work
 MAX_FUZZY_PAIRS = 4_000_000_000  # characters compared with characters, the same
 MAX_METEOR_PAIRS = 4_000_000  # words compared with words, a second's work
 
 
-class TooLong(ValueError):
+class TooLong(TrainingError, ValueError):
     """The texts are too long for the metric."""
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from training.errors import TrainingError
+
 MAX_FILLED_CHARACTERS = 10_000_000  # ten thousand holes fit into a template, and a row may have a megabyte for each
 
 _HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace within: a search takes as long as the template, no longer
@@ -17,7 +19,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # an answer's JSON may hold one, escaped
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
-class InvalidPath(ValueError):
+class InvalidPath(TrainingError, ValueError):
     """A template names what is not there; the message says which path and what is there instead.
 
     `in_answer`: it is the model's answer that lacks it, in the JSON that was read of it or by being none.
