@@ -8,6 +8,7 @@ starts sooner and leaves the other core to the API. vllm itself is imported in `
 import asyncio
 import gc
 import itertools
+import json
 import logging
 import os
 import platform
@@ -220,6 +221,8 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    if options.max_loras:
+        _check_takes_adapters(base)
     device: dict[str, Any] = {"dtype": options.dtype, "gpu_memory_utilization": options.gpu_memory_utilization}
     if current_platform.is_cpu():
         device = {
@@ -243,6 +246,23 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
     if current_platform.is_cpu() and "lora_cpu" not in current_platform.get_punica_wrapper():
         raise RuntimeError(f"vLLM did not load the plug-in {PLUGIN}; install Tuneport as a package (`make setup`)")
     return AsyncLLM.from_engine_args(arguments)
+
+
+def _check_takes_adapters(base: BaseModel) -> None:
+    """Refuse a base whose class in vLLM takes no adapters; vLLM itself would, behind a page of its processes' stacks.
+
+    Raises:
+        EngineUnavailable: it does not.
+    """
+    from vllm.model_executor.models import ModelRegistry, supports_lora
+
+    for architecture in json.loads((base.path / "config.json").read_bytes()).get("architectures") or ():
+        known = ModelRegistry.models.get(architecture)
+        if known is not None and not supports_lora(known.load_model_cls()):
+            raise EngineUnavailable(
+                f"{base.name} is a {architecture}, which vLLM serves without adapters only; choose a base of another "
+                "kind"
+            )
 
 
 def _settle() -> None:

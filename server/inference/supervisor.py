@@ -11,7 +11,7 @@ from typing import Literal
 
 import tenacity
 
-from server.errors import EngineUnavailable
+from server.errors import EngineUnavailable, ServerError
 from server.inference.catalog import Catalog
 from server.inference.engine import Engine
 from server.metrics import Metrics
@@ -55,8 +55,9 @@ class Supervisor:
     async def _keep(self) -> None:
         try:
             await self._start()
-        except Exception:
-            logger.exception("the engine did not start; the server stops")
+        except Exception as error:
+            told = isinstance(error, ServerError)  # a sentence for the operator, not a fault of ours
+            logger.error("the engine did not start: %s; the server stops", error, exc_info=None if told else error)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         try:

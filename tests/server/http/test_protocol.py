@@ -1,5 +1,6 @@
 """The web server's protocol, byte by byte over a socket: whatever upgrade is offered, bodies arrive."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -83,7 +84,50 @@ def test_a_head_without_end_is_refused(port: int) -> None:
     assert "head is larger than" in answer
 
 
-@pytest.mark.parametrize("before", [b"", post(b"one")])
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n"
+
+
+@pytest.mark.parametrize("before", [post(b"one"), post(b"one", OFFERED), CHUNKED])
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_follows_a_request_is_bounded_too(port: int, before: bytes, answered: bool) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(before)
+        if answered and before is not CHUNKED:
+            assert b"one" in connection.recv(65536)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"POST / HTTP/1.1\r\nX: ")
+            for _ in range(100):
+                connection.sendall(b"x" * 65536)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(65536):
+                received += more
+        assert received.count(b"HTTP/1.1") <= 2
+
+
+def test_many_requests_at_once_are_answered_one_by_one(port: int) -> None:
+    many = 5_000
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(post(b"one") * many,))
+        sending.start()
+        while received.count(b'{"body":"one"}') < many:
+            received += connection.recv(1 << 20)
+        sending.join()
+    assert received.count(b"HTTP/1.1 200") == many
+
+
+def test_a_body_that_is_refused_has_to_come_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        received = b""
+        while more := connection.recv(65536):
+            received += more
+        assert received.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("before", [b"", post(b"one"), post(b"one", OFFERED)])
 @pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: x\r\n"])
 def test_who_says_nothing_is_hung_up_on(port: int, before: bytes, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
