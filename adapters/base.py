@@ -23,7 +23,7 @@ class BaseModel:
         shapes: module name -> (out_features, in_features) of its two-dimensional weight, embeddings included. Layers
             that only predict further tokens (MTP) are left out, as transformers and vLLM load none.
         ends: tokens that end an answer, by the model's own files.
-        chat_template: the server's, in place of the tokenizer's own.
+        chat_template: the server's template, used instead of the tokenizer's own.
     """
 
     name: str
@@ -53,7 +53,7 @@ class BaseModel:
         return cls(name or named(str(path)), path, shapes, ending.of_base(path), chat_template)
 
     def is_named(self, name: str) -> bool:
-        """Whether a name that a trainer wrote means these weights, whatever its folder, owner and quantisation."""
+        """Whether a base's name in a trainer's files means these weights; folder, owner and format do not count."""
         return same_weights(name, self.name) or name.rstrip("/") == str(self.path)
 
 

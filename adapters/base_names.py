@@ -1,18 +1,18 @@
-"""The names that trainers write for a base model: wherever they found it, and in whatever number format.
+"""Compares the names that trainers write for a base model, which depend on its source and number format.
 
-The weights' shapes are checked anyway; a name only keeps out what is surely another model. So folders and owners do not
-count, what stands in the model's own name does: a base model has the shapes of its Instruct version.
+The shapes of the weights are checked anyway; the name check only refuses what is surely another model. Folder and owner
+do not count, but the rest of the name does, since a base model has the shapes of its Instruct version.
 """
 
 import re
 
-_LONGEST = 256  # characters of a folder's name; longer ones are nobody's
+_LONGEST = 256  # characters; a longer name is compared as it is
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CACHED = re.compile(r"models--(?:.+--)?(.+)")
-# Number formats of the same weights: bitsandbytes, GPTQ, HQQ, EXL2, GGUF, MLX, FP8 and plain ones; what Llama-2 was
-# called in transformers' format. Not here: AWQ, and SmoothQuant's W8A8, which divide the norms before a layer and
+# Suffixes for number formats of the same weights: bitsandbytes, GPTQ, HQQ, EXL2, GGUF, MLX, FP8 and plain ones; `-hf`
+# means Llama 2 in transformers' format. Left out: AWQ and SmoothQuant's W8A8, which divide the norms before a layer and
 # multiply the layer by the same factors, so an adapter trained there expects other inputs (github.com/mit-han-lab/
-# llm-awq, `scale_ln_fcs`); and what was trained on after quantisation (QAT, BitNet).
+# llm-awq, `scale_ln_fcs`); and models trained further after quantisation (QAT, BitNet).
 _FORMAT = re.compile(
     r"[-_.](?:(?:unsloth[-_.])?bnb[-_.][48]bit|mlx|[2-8]-?bits?|int[48]|nf4|fp8(?:[-_.]dynamic)?|gptq|auto-?round|hqq"
     r"|exl2|gguf|q[2-8](?:_[01k])?(?:_[sml])?|w4a16|quantized|g(?:32|64|128)|bf16|fp16|f16|fp32|hf)$"
@@ -38,7 +38,7 @@ def same_weights(name: str, other: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    last = named(name).lower().removeprefix("meta-")  # Meta-Llama-3.1-8B was renamed on the hub, its copies were not
+    last = named(name).lower().removeprefix("meta-")  # the hub dropped "Meta-" from Llama 3.1's name; copies keep it
     while len(last) <= _LONGEST and (shorter := _FORMAT.sub("", last)) and shorter != last:
         last = shorter
     return last

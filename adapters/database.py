@@ -13,8 +13,8 @@ BUSY_TIMEOUT_SECONDS = 30
 def connect(url: str) -> Engine:
     """Open the database at a SQLAlchemy URL.
 
-    SQLite runs in WAL mode, so that readers and the one writer do not wait for each other, with full synchronisation:
-    what was answered as stored survives a power cut.
+    SQLite runs in WAL mode, so that readers and the one writer do not wait for each other, and with full
+    synchronisation, so that committed data survive a power cut.
     """
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
@@ -35,7 +35,7 @@ def migrate(engine: Engine, versions: Path, version_table: str) -> None:
 
     Args:
         versions: folder of the Alembic scripts of the package that owns the tables.
-        version_table: where its version stands; each package has its own, so neither knows the other's tables.
+        version_table: table that holds the version; each package has its own, so neither needs the other's scripts.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))

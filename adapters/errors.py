@@ -1,12 +1,12 @@
 """What can be wrong with an adapter.
 
 AdapterError
-├── InvalidName       (ValueError)   not a name we can hold
+├── InvalidName       (ValueError)   not a name that can be registered
 ├── InvalidAdapter    (ValueError)   files the engine must never see; `key` names the tensor, key or file
 ├── NameTaken         (ValueError)   the name already stands for other weights, or for an alias
 ├── InvalidAlias      (ValueError)   an alias cannot point where it should
 ├── AdapterInUse      (ValueError)   an alias points at it
-├── TooManyAdapters   (ValueError)   as many are registered as may be
+├── TooManyAdapters   (ValueError)   the limit on registered adapters is reached
 ├── AdapterDamaged    (RuntimeError) the files in the store are no longer those that were registered
 ├── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
 └── chat.template:   TemplateError (ValueError)
@@ -14,7 +14,7 @@ AdapterError
 
 
 class AdapterError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of this package's own errors."""
 
 
 class InvalidName(AdapterError, ValueError):
@@ -25,7 +25,7 @@ class InvalidAdapter(AdapterError, ValueError):
     """The files are not a LoRA adapter of this base model.
 
     Args:
-        key: tensor, config key or file at fault; it stands in the message too.
+        key: tensor, config key or file at fault; the message begins with it.
         problem: what is wrong, what was expected, what to do.
     """
 
@@ -52,21 +52,21 @@ class AdapterInUse(AdapterError, ValueError):
 
 
 class TooManyAdapters(AdapterError, ValueError):
-    """As many adapters are registered as may be."""
+    """The limit on registered adapters is reached."""
 
 
 class AdapterDamaged(AdapterError, RuntimeError):
-    """The files in the store are gone or not those that were registered."""
+    """The files in the store are missing, or changed since they were registered."""
 
 
 class AdapterNotFound(AdapterError, LookupError):
-    """No adapter is registered under the name, the only argument."""
+    """No adapter is registered under the name, which is the error's only argument."""
 
     def __init__(self, name: str) -> None:
         super().__init__(shown(name))
 
 
 def shown(text: str, longest: int = 1000) -> str:
-    """What a client sent, as an answer can carry it: half of a surrogate pair has no UTF-8, a part may be megabytes."""
+    """A client's value for a message: shortened, and with half surrogate pairs, which have no UTF-8, escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

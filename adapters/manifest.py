@@ -12,7 +12,7 @@ FILENAME = "manifest.json"
 
 
 class SamplingDefaults(BaseModel):
-    """Sampling used where a request names none; a field left out falls back to OpenAI's default."""
+    """Sampling parameters for requests that give none; a field left out means OpenAI's default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,7 +30,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_model: str | None = Field(default=None, description="Served name of the base the adapter was trained on.")
-    chat_template: str | None = Field(default=None, description="Jinja template trained with; None: the base's own.")
+    chat_template: str | None = Field(default=None, description="Jinja template of the training; None: the base's own.")
     system_prompt: str | None = Field(
         default=None,
         max_length=MAX_PROMPT_CHARACTERS,
@@ -38,13 +38,13 @@ class Manifest(BaseModel):
     )
     sampling: SamplingDefaults = SamplingDefaults()
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[], max_length=16, description="End an answer, beside what template and base end it with."
+        default=[], max_length=16, description="Tokens that end an answer, besides those of template and base."
     )
     job_id: str | None = Field(default=None, description="Fine-tuning job that made it.")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """The manifest of an adapter's folder; an empty one where the adapter came without.
+        """The manifest in an adapter's folder; an empty one if there is no file.
 
         Raises:
             InvalidAdapter: the file is no manifest.
@@ -54,12 +54,12 @@ class Manifest(BaseModel):
             return cls()
         content = {key: value for key, value in documents.read(path).items() if value is not None}
         if not any(get_close_matches(key, cls.model_fields) for key in content):
-            return cls()  # some other tool's, of the same name
+            return cls()  # a file of another tool with the same name
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             raise documents.unfit(FILENAME, content, error) from error
 
     def write(self, directory: Path) -> None:
-        """Write it into an adapter's folder."""
+        """Write the manifest into an adapter's folder."""
         (directory / FILENAME).write_text(self.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Names of fine-tuned models, as OpenAI writes them: `ft:{base}:{org}:{suffix}:{id}`, checkpoints `…:ckpt-step-{n}`.
+"""Names of fine-tuned models in OpenAI's form: `ft:{base}:{org}:{suffix}:{id}`, checkpoints `…:ckpt-step-{n}`.
 
-A registered name may be any `ft:` string an old codebase already holds. Names never become paths: the store is
-addressed by content, so the pattern only keeps out what breaks logs, metrics labels and URLs.
+Any other `ft:` string can be registered too, so that a client's code can keep its old names. Names never become paths,
+so the pattern only refuses characters that break logs, metrics labels and URLs.
 """
 
 import re
@@ -19,7 +19,7 @@ def check(name: str) -> str:
     """Return `name` if it can be registered.
 
     Raises:
-        InvalidName: it is no `ft:` name, is longer than 256 characters or has other than letters, digits and `._:/@+-`.
+        InvalidName: no `ft:` name, over 256 characters, or characters besides letters, digits and `._:/@+-`.
     """
     if len(name) > MAX_LENGTH:
         raise InvalidName(f"name has {len(name)} characters; at most {MAX_LENGTH} are allowed")
@@ -32,21 +32,21 @@ def check(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether something can be registered under it; what cannot need not be looked for in a database."""
+    """Whether the name can be registered; a name that cannot needs no look into the database."""
     return len(name) <= MAX_LENGTH and _NAME.fullmatch(name) is not None
 
 
 def mint(base: str, organization: str, suffix: str | None, identifier: str) -> str:
     """Name of a job's result, for example `ft:SmolLM2-135M-Instruct:personal:orders:9xQbT2aa`.
 
-    Characters a name cannot hold become `-`, as OpenAI does; without a suffix its field stays empty (`ft:b:o::id`).
+    Characters that a name cannot hold become `-`, as OpenAI does; without a suffix its field is empty (`ft:b:o::id`).
 
     Raises:
-        InvalidName: with its checkpoints' steps it is too long.
+        InvalidName: the name of a checkpoint would be too long.
     """
     fields = (base, organization, (suffix or "")[:MAX_SUFFIX_LENGTH].strip().lower(), identifier)
     name = check("ft:" + ":".join(re.sub(r"[^A-Za-z0-9._/+-]+", "-", field) for field in fields))
-    checkpoint(name, MAX_STEP)  # or the job would fail once it is trained
+    checkpoint(name, MAX_STEP)  # else the job would only fail when it is trained
     return name
 
 

@@ -1,4 +1,4 @@
-"""The registry: which name stands for which weights. It survives restarts; the files are the store's.
+"""The registry: which name stands for which weights. It is kept in the database, the files in the store.
 
 A version is an adapter under its own name and never changes. An alias is a name that points at versions and can be
 moved: to another one, or to several by weight.
@@ -80,7 +80,7 @@ class Alias:
     """A name that points at versions.
 
     Attributes:
-        weights: version's name -> its share of the requests, relative to the others'.
+        weights: version's name -> its share of the requests, relative to the other versions.
         previous: where it pointed before; None at first.
         created_at, updated_at: Unix seconds.
     """
@@ -93,10 +93,10 @@ class Alias:
     updated_at: int
 
     def pick(self, user: str | None) -> str:
-        """The version that answers `user`, always the same one; without a user, any by weight.
+        """The version that answers `user`, always the same one; without a user, a random one by weight.
 
-        Weighted rendezvous hashing (Thaler and Ravishankar 1998): when weights move, only as many users change their
-        version as have to.
+        Weighted rendezvous hashing (Thaler and Ravishankar 1998): when weights change, as few users as possible get
+        another version.
         """
         caller = user or secrets.token_hex(8)
 
@@ -116,7 +116,7 @@ class Registry:
         self.base = base
         self.limits = limits
         self._engine = engine
-        self._writing = threading.Lock()  # between a look at the names and what follows from it
+        self._writing = threading.Lock()  # held from checking the names until the change is written
         migrate(engine, Path(__file__).with_name("migrations") / "versions", "adapters_version")
         for digest in store.unsettled():
             self._remove_unnamed(digest)
@@ -128,13 +128,13 @@ class Registry:
         Registering the same weights under the same name again changes nothing, but repairs damaged files.
 
         Args:
-            within: folders in which links among the files may end.
+            within: folders into which links among the files may lead.
 
         Raises:
             InvalidName: `name` cannot be registered.
             InvalidAdapter: the files must not be served.
             NameTaken: `name` stands for other weights, or is an alias.
-            TooManyAdapters: as many as may be are registered.
+            TooManyAdapters: the limit is reached.
         """
         names.check(name)
         self._check_room(name)
@@ -201,7 +201,7 @@ class Registry:
             return [self._adapter(row) for row in rows]
 
     def pin(self, name: str, pinned: bool) -> Adapter:
-        """Note whether the adapter is to stay in the engine's memory.
+        """Record whether the adapter is to stay in the engine's memory.
 
         Raises:
             AdapterNotFound: there is none of that name.
@@ -214,10 +214,10 @@ class Registry:
             return self._adapter(row)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Forget the name, and delete its files when no other name stands for them.
+        """Remove the name, and its files if no other name stands for them.
 
         Args:
-            force: take it out of the aliases that point at it; an alias left with no version goes too.
+            force: remove it from aliases that point at it; an alias left without a version is removed too.
 
         Raises:
             AdapterNotFound: there is no such adapter.
@@ -252,12 +252,12 @@ class Registry:
         """Make an alias, or move it.
 
         Args:
-            weights: registered version -> share; a version may be written without the alias's name and a colon before
-                it, so `{"v1": 90, "v2": 10}` for alias `ft:acme` means `ft:acme:v1` and `ft:acme:v2`.
+            weights: registered version -> share; for alias `ft:acme`, `v1` is short for `ft:acme:v1`, as in
+                `{"v1": 90, "v2": 10}`.
 
         Raises:
             InvalidName: `name` cannot be a name.
-            NameTaken: it is an adapter's.
+            NameTaken: `name` is an adapter.
             InvalidAlias: no version has a share, or a share is out of bounds.
             AdapterNotFound: a version is not registered.
         """
@@ -304,7 +304,7 @@ class Registry:
             return [_alias(row) for row in session.scalars(statement.order_by(_AliasRow.created_at, _AliasRow.name))]
 
     def remove_alias(self, name: str) -> None:
-        """Forget an alias; its versions stay.
+        """Remove an alias; its versions stay.
 
         Raises:
             AdapterNotFound: there is none of that name.
@@ -346,10 +346,10 @@ class Registry:
 
 
 def locate(engine: Engine, root: Path, name: str) -> Path:
-    """Folder of a registered version's files, read beside a server that may be running.
+    """Folder of a registered version's files; a server may be running meanwhile.
 
     Args:
-        root: the store's.
+        root: the store's folder.
 
     Raises:
         AdapterNotFound: no version has that name.

@@ -1,8 +1,8 @@
 """Immutable, content-addressed store: the sha256 of an adapter's files is its path.
 
-So a prefix cache keyed by path is never stale, the same weights under two names are held once, and damage on disk is
-found before the engine reads it. A crash leaves either nothing or the whole: files are staged beside, synced, and
-appear by one rename; a mark under `.unsettled/` says for which digest the registry may not have followed yet.
+So a prefix cache keyed by path is never stale, equal weights under two names are stored once, and damage on disk is
+found before the engine reads it. A crash leaves an adapter whole or absent: files are staged, synced, and put in place
+by one rename. A mark under `.unsettled/` names a digest whose files and registry entry may not agree yet.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from adapters.errors import AdapterDamaged, InvalidAdapter
 from adapters.files import full, validate
 
 FILES = (validate.CONFIG, validate.WEIGHTS, full.CONFIG, full.WEIGHTS, manifest.FILENAME)
-TAKEN = (*FILES, *validate.PICKLES)  # what is looked at; all else that a trainer left is not even opened
+TAKEN = (*FILES, *validate.PICKLES)  # the only files that are looked at; a trainer may leave others
 _CHUNK_BYTES = 1 << 20
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 def taken_files(folder: Path) -> tuple[str, ...]:
-    """The files of a folder that are taken in: of an adapter, or else of a full model.
+    """The names of the files to take from a folder: an adapter's, else a full model's.
 
-    Where an adapter lies, a model beside it (its base's config.json, the two merged) is left there.
+    If an adapter lies there, a model beside it (the base's config.json, merged weights) is ignored.
     """
     if (folder / validate.CONFIG).exists():
         return (validate.CONFIG, validate.WEIGHTS, manifest.FILENAME)
@@ -41,7 +41,7 @@ class Store:
         self.root = root
         self._staging = root / ".staging"
         self._unsettled = root / ".unsettled"
-        shutil.rmtree(self._staging, ignore_errors=True)  # what a crash left; one server owns a data folder
+        shutil.rmtree(self._staging, ignore_errors=True)  # left by a crash: one server owns a data folder
         self._staging.mkdir(parents=True)
         self._unsettled.mkdir(exist_ok=True)
         self._verified: dict[str, _Signature] = {}
@@ -52,7 +52,7 @@ class Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """An empty folder on the store's file system, gone at the end unless `commit` moved it."""
+        """An empty folder on the store's file system; deleted after the block, unless `publish` moved it into place."""
         directory = Path(tempfile.mkdtemp(dir=self._staging))
         try:
             yield directory
@@ -62,15 +62,15 @@ class Store:
     def copy_in(
         self, source: Path, staged: Path, max_bytes: int, max_full_bytes: int, within: Sequence[Path] = ()
     ) -> None:
-        """Copy an adapter's files from `source`; validate the copy, for the source may change under our hands.
+        """Copy an adapter's files from `source`; only the copy is validated, since the source may change meanwhile.
 
         Args:
-            max_bytes: of a file; `max_full_bytes`: of full weights.
-            within: folders in which links may end: in a Hugging Face cache, every file of a snapshot is one.
+            max_bytes: largest file; `max_full_bytes`: largest file of full weights.
+            within: folders into which links may lead; in a Hugging Face cache, every file of a snapshot is a link.
 
         Raises:
-            InvalidAdapter: a file is a link that leads elsewhere, no regular file, over `max_bytes` or not to be read,
-                or `source` is no folder.
+            InvalidAdapter: a file is a link that leads elsewhere, no regular file, too large or not readable, or
+                `source` is no folder.
         """
         try:
             if not source.is_dir():
@@ -95,7 +95,7 @@ class Store:
                 raise InvalidAdapter(name, f"has {file.stat().st_size} bytes; at most {limit} are allowed")
             if name in validate.PICKLES:
                 if not (staged / validate.WEIGHTS).exists():
-                    (staged / name).touch()  # enough to be named: the safetensors are missing
+                    (staged / name).touch()  # empty: validation only needs to see that it is there
                 continue
             try:
                 stream = open(file, "rb", opener=_without_following)  # noqa: SIM115 (closed below)
@@ -113,7 +113,7 @@ class Store:
         return _digest(staged)
 
     def publish(self, staged: Path, digest: str) -> None:
-        """Move a sealed folder to its place. Doing so again is no error, and repairs what was damaged there."""
+        """Move a sealed folder into its place; if one is there already, it is kept if whole, else replaced."""
         target = self.path(digest)
         if target.exists() and not self._is_whole(digest):
             target.rename(self._staging / f"damaged-{os.urandom(8).hex()}")
@@ -124,12 +124,12 @@ class Store:
             self._verified[digest] = _signature(target)  # `seal` has just hashed it
 
     def verify(self, digest: str) -> None:
-        """Read an adapter's files, which also brings them into the page cache.
+        """Read an adapter's files, and so bring them into the page cache.
 
-        They are hashed the first time, and again when size or times on disk have changed.
+        They are hashed the first time, and again if their sizes or times on disk have changed.
 
         Raises:
-            AdapterDamaged: they are gone, or not what was stored.
+            AdapterDamaged: the files are missing or changed.
         """
         with contextlib.suppress(OSError):
             if self._verified.get(digest) == _signature(self.path(digest)):
@@ -147,12 +147,12 @@ class Store:
         self._verified.pop(digest, None)
 
     def unsettle(self, digest: str) -> None:
-        """Note that files and registry may differ from here on, until `settle`."""
+        """Mark that files and registry may disagree from now on, until `settle`."""
         (self._unsettled / digest).touch()
         sync(self._unsettled)
 
     def settle(self, digest: str) -> None:
-        """Files and registry agree again."""
+        """Remove the mark: files and registry agree again."""
         (self._unsettled / digest).unlink(missing_ok=True)
 
     def unsettled(self) -> list[str]:
@@ -171,14 +171,14 @@ class Store:
 
 
 def _followed(link: Path, within: Sequence[Path]) -> Path:
-    """Where a link ends.
+    """The file that a link leads to.
 
     Raises:
-        InvalidAdapter: nowhere, or outside of the folders `within`.
+        InvalidAdapter: it leads nowhere, or out of the folders `within`.
     """
     try:
         target = link.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # nowhere, or in a loop
+    except (OSError, RuntimeError) as error:  # it leads nowhere, or in a loop
         raise InvalidAdapter(link.name, "is a link that ends nowhere; expected the file itself (cp -L)") from error
     if not any(target.is_relative_to(folder.resolve()) for folder in within):
         raise InvalidAdapter(
@@ -192,7 +192,7 @@ def _without_following(path: str, flags: int) -> int:
 
 
 def _signature(folder: Path) -> _Signature:
-    """Name, size and times of each file; a write changes them."""
+    """Name, inode, size and times of each file; any write changes them."""
     found = [(name, (folder / name).stat()) for name in FILES if (folder / name).is_file()]
     return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found)
 
@@ -215,7 +215,7 @@ def _read(file: Path, take: Callable[[memoryview], object] = lambda chunk: None)
 
 
 def sync(path: Path) -> None:
-    """Have a file's or a folder's content on the disk."""
+    """Flush a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""Benchmarks: Tuneport side by side with the thing a user would run instead, in one run, as ratios."""
+"""Benchmarks: Tuneport beside what a user would run instead, in the same run, as ratios."""

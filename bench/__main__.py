@@ -1,6 +1,6 @@
 """`make bench`: measure, write bench/results/*.json and the tables in docs/performance.md.
 
-`python -m bench lora hotload` runs some of them only.
+`python -m bench lora hotload` only runs these.
 """
 
 import json

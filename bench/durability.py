@@ -1,7 +1,7 @@
-"""Kills at random moments, and what became of the jobs: the trainer, the server, both, `KILLS` times each.
+"""Kills the trainer, the server, or both at random moments, `KILLS` times each, and checks the jobs' results.
 
-Jobs on a tiny random model run one after another while a killer strikes at random. Every job must end as an untouched
-one: succeeded, every step there with the same loss to the last bit, never two trainers at once.
+Meanwhile jobs on a tiny random model run one after another. Every job must end like an undisturbed one: succeeded, with
+every step, each with the same loss bit by bit, and never with two trainers at once.
 """
 
 import json
@@ -26,7 +26,7 @@ VICTIMS = ("trainer", "server", "both")
 KILLS = 20
 JOBS = 12  # they run one after another while the killing goes on
 LONGEST_WAIT_SECONDS = 16.0
-JOB_SECONDS = 300.0  # a job takes seconds; this is for one that does not end
+JOB_SECONDS = 300.0  # limit for a job, which takes seconds
 STOP_SECONDS = 60.0
 SERVE = ("server.cli", "serve")
 QUICK: Any = {"n_epochs": 6, "batch_size": 4, "replay_share": 0}
@@ -58,12 +58,12 @@ class Victim:
         raise RuntimeError(f"the server did not start; see {self.data / 'server.log'}")
 
     def kill_server(self) -> None:
-        """SIGKILL to the server and its engine; trainers have sessions of their own and live."""
+        """SIGKILL to the server and its engine; trainers survive, since they have their own sessions."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def kill_trainer(self) -> None:
-        """SIGKILL to whichever trainer runs."""
+        """SIGKILL to the running trainer, if any."""
         for folder in (self.data / "jobs").glob("ftjob-*"):
             trainer = JobDirectory(folder).trainer_pid()
             if trainer is not None:
@@ -73,7 +73,7 @@ class Victim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The end, of its trainers too."""
+        """Stop the server and its trainers."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
@@ -83,7 +83,7 @@ class Victim:
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Everything, as JSON."""
+    """Measure everything; return it as JSON."""
     tiny = _tiny(model, work / "tiny")
     rows = work / "rows.jsonl"
     rows.write_text("".join(json.dumps(_row(n)) + "\n" for n in range(60)))
@@ -159,11 +159,11 @@ def _steps(server: Victim, job: str) -> list[tuple[int, float]]:
 
 
 def _same(steps: list[tuple[int, float]], wanted: list[tuple[int, float]]) -> bool:
-    return dict(steps) == dict(wanted)  # of a step trained again, the last time counts
+    return dict(steps) == dict(wanted)  # if a step was trained again, the last time counts
 
 
 def _twice(steps: list[tuple[int, float]]) -> bool:
-    """Whether two trainers wrote in turn: a run goes on where it was, or back to a checkpoint, never to and fro."""
+    """Whether two trainers wrote at once: one alone goes to the next step or back to a checkpoint, and skips none."""
     back = [second - first for (first, _), (second, _) in pairwise(steps) if second <= first]
     forth = [second - first for (first, _), (second, _) in pairwise(steps) if second > first + 1]
     return bool(forth) or len(back) > KILLS

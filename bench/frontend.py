@@ -1,7 +1,7 @@
-"""The front end alone: Tuneport's API process beside vLLM's, each before an engine with the same settings.
+"""The front end alone: Tuneport's API process beside vLLM's, each with an engine that has the same settings.
 
-Keys, metrics and limits are on. CPU seconds are those of the API process, divided by the tokens streamed. Idle
-connections have each sent one request and are kept open.
+Keys, metrics and limits are on. CPU seconds are the API process's, per streamed token. Each idle connection has sent
+one request and is kept open.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ PAUSE_SECONDS = 2
 CLIENTS = {1: 4, 16: 32, 64: 64, 256: 256}  # -> requests a round
 IDLE = 1000
 IDLE_SECONDS = 10
-BESIDE_IDLE = 16  # clients that stream while the idle ones are connected
-NEVER_REACHED = "10000000"  # counted for every request
+BESIDE_IDLE = 16  # clients that stream while idle ones are connected
+NEVER_REACHED = "10000000"  # requests and tokens per minute: counted all the same
 LIMITS = {"requests_per_minute": NEVER_REACHED, "tokens_per_minute": NEVER_REACHED}
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Everything, as JSON."""
+    """Measure everything; return it as JSON."""
     log = work / "stock.log"
     with stock(model, log, our_engine=True) as theirs, tuneport(model, work / "data", **LIMITS) as ours:
         rows = [_row(clients, (theirs, ours)) for clients in CLIENTS]
@@ -98,7 +98,7 @@ async def _idle(target: Target) -> dict[str, float]:
     without = [await _rate(target, number) for number in range(ROUNDS)]
     async with httpx.AsyncClient(headers=headers, limits=limits, timeout=120) as http:
         held = [http.stream("GET", url) for _ in range(IDLE)]
-        answers = await asyncio.gather(*(one.__aenter__() for one in held))  # all at once, so each has its own
+        answers = await asyncio.gather(*(one.__aenter__() for one in held))  # at once, so each has a connection
         await asyncio.gather(*(answer.aread() for answer in answers))
         await asyncio.gather(*(one.__aexit__(None, None, None) for one in held))
         before = _cpu_seconds(target)

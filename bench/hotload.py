@@ -1,4 +1,4 @@
-"""Loading while others stream: the gaps between tokens of 16 streams with and without loads, and their own time."""
+"""Loading adapters while others stream: gaps between tokens of 16 streams with and without loads, and load times."""
 
 import asyncio
 import statistics
@@ -15,11 +15,11 @@ LOADS = 100
 RANK = 8
 PROBE_TOKENS = 4
 PAUSE_SECONDS = 0.2
-SETTLE_SECONDS = 2.0  # until all streams run
+SETTLE_SECONDS = 2.0  # until all streams are running
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """The same streams and probes twice: with probes of one adapter that is loaded, then of 100 that are not."""
+    """Measure twice with the same streams: probes of one loaded adapter, then of 100 that are not loaded."""
     with tuneport(model, work / "data") as target:
         names = [f"ft:bench:hot:{number}" for number in range(LOADS + 1)]
         for name, folder in zip(

@@ -1,4 +1,4 @@
-"""Streaming load: N clients, each one request after the other; tokens a second, time to first token, gaps between."""
+"""Streaming load: N clients, each with one request at a time; tokens a second, time to first token, gaps."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ MAX_TOKENS = 48
 
 @dataclass
 class Stream:
-    """One answer as its client saw it: model, seconds to the first token, between the following ones, and tokens."""
+    """One answer as its client saw it: model, seconds to the first token, seconds between tokens, number of tokens."""
 
     model: str
     first_token_seconds: float = 0.0
@@ -26,7 +26,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one round: generated tokens a second of all clients, median seconds to the first token, and every stream."""
+    """A round's results: tokens a second of all clients, median seconds to the first token, and every stream."""
 
     tokens_per_second: float
     first_token_seconds: float
@@ -47,7 +47,7 @@ async def run(
     *,
     max_tokens: int = MAX_TOKENS,
 ) -> Figures:
-    """Send `requests` streamed chats from `clients` clients, over `models` in turn; no two prompts are equal."""
+    """Send `requests` streamed chats from `clients` clients to `models` in turn; all prompts differ."""
     queue = list(range(requests))
     streams: list[Stream] = []
     async with connect(target, clients) as http:
@@ -69,14 +69,14 @@ async def run(
 
 
 def connect(target: Target, clients: int) -> httpx.AsyncClient:
-    """A client with a connection for each of so many."""
+    """An HTTP client with a connection for each of `clients`."""
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     headers = {"Authorization": f"Bearer {target.api_key}"}
     return httpx.AsyncClient(base_url=target.base_url, headers=headers, timeout=900, limits=limits)
 
 
 async def chat(http: httpx.AsyncClient, model: str, prompt: str, max_tokens: int) -> Stream:
-    """One streamed, greedy chat."""
+    """Send one streamed chat with greedy sampling."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],

@@ -1,4 +1,4 @@
-"""Adapters under load: Tuneport beside stock vLLM on the same weights, interleaved, medians of several rounds."""
+"""Adapters under load: Tuneport beside stock vLLM on the same weights, in alternating rounds; medians."""
 
 import asyncio
 import json
@@ -12,11 +12,11 @@ from bench.random_adapters import random_adapters
 from bench.servers import MAX_LORAS, STOCK, TUNEPORT, Target, stock, tuneport
 
 ROUNDS = 3
-PAUSE_SECONDS = 2  # stock vLLM's worker spins on a core for a second after its last step: the other's round waits
+PAUSE_SECONDS = 2  # stock vLLM's worker spins on a core for a second after its last step
 RANK = 8
 ADAPTERS = 16
 REQUESTS = {1: 2, 4: 4, 16: 16, 64: 64}  # clients -> requests a round
-TARGETS = {  # issue 5's: workload, clients -> ratio to stock's throughput
+TARGETS = {  # (workload, clients) -> wanted ratio to stock's throughput
     ("base", 1): 1.0,
     ("base", 16): 1.4,
     ("base", 64): 1.8,
@@ -30,7 +30,7 @@ TARGETS = {  # issue 5's: workload, clients -> ratio to stock's throughput
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Rows of medians and spreads, as JSON."""
+    """Measure; return rows of medians and ranges, as JSON."""
     with stock(model, work / "stock.log") as theirs, tuneport(model, work / "data") as ours:
         names = [f"ft:bench:{number}" for number in range(ADAPTERS)]
         folders = random_adapters(model, work / "data" / "bench", ADAPTERS, rank=RANK)
@@ -48,7 +48,7 @@ def measure(model: Path, work: Path) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown; brackets hold the lowest and the highest of the rounds."""
+    """The results as Markdown; brackets hold the lowest and the highest value of the rounds."""
     lines = [
         "| streamed, 48 tokens | clients | stock vLLM tok/s | Tuneport tok/s | ratio | asked for | share of own base | "
         "stock TTFT p50 | Tuneport TTFT p50 | ratio |",

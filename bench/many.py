@@ -1,4 +1,4 @@
-"""1,000 adapters over 4 slots: zipf and uniform traffic beside stock vLLM, the rare ones' wait, and lists."""
+"""1,000 adapters over 4 slots: zipf and uniform traffic beside stock vLLM, waits for rare adapters, list times."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ MODULES = ("q_proj", "v_proj")
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Traffic on both servers in turn, then the list of models on ours."""
+    """Measure traffic on both servers in turn, then the list of models on ours."""
     names = [f"ft:bench:many:{number}" for number in range(ADAPTERS)]
     folders = random_adapters(model, work / "data" / "bench", ADAPTERS, rank=8, modules=MODULES)
     results: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def _uniform(names: Sequence[str]) -> list[str]:
 
 
 async def _traffic(target: Target, wanted: list[str]) -> dict[str, float]:
-    """Figures of one workload; any error ends the benchmark."""
+    """Measure one workload; any error ends the benchmark."""
     queue = list(enumerate(wanted))
     waits: dict[str, list[float]] = {}
     tokens = 0

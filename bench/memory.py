@@ -1,4 +1,4 @@
-"""Memory over load/evict cycles: each load of one adapter evicts another, ten thousand times."""
+"""Memory over ten thousand cycles, in each of which loading one adapter evicts another."""
 
 import asyncio
 from pathlib import Path
@@ -10,13 +10,13 @@ from bench.load import connect
 from bench.random_adapters import random_adapters
 from bench.servers import MAX_CPU_LORAS, Target, tuneport
 
-ADAPTERS = 2 * MAX_CPU_LORAS  # asked for in turn, so that none is in memory when its turn comes
+ADAPTERS = 2 * MAX_CPU_LORAS  # asked for in turn, so that each has been evicted before it is asked again
 CYCLES = 10_000
 SEEN = (1_000, 2_000, 5_000, CYCLES)
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Bytes of memory, of server and engine, after so many cycles."""
+    """Measure bytes of memory of server and engine, by number of cycles."""
     with tuneport(model, work / "data") as target:
         names = [f"ft:bench:memory:{number}" for number in range(ADAPTERS)]
         for name, folder in zip(names, random_adapters(model, work / "data" / "bench", ADAPTERS, rank=8), strict=True):

@@ -1,7 +1,7 @@
-"""TRL as its users start it: one process, `SFTTrainer`, LoRA; prints when its first step began and what each step did.
+"""TRL as its users run it: one process, `SFTTrainer`, LoRA; prints when the first step began, and each step's figures.
 
-`python -m bench.plain_trl default|best ORDER.json`. `default`: SFTConfig as it is, on the CPU. `best`: what its
-documentation and our own trials give here: bf16 weights, no gradient checkpointing, plain attention, grouped lengths.
+`python -m bench.plain_trl default|best ORDER.json`. `default`: SFTConfig's defaults, on the CPU. `best`: what its
+documentation and our trials recommend: bf16 weights, no gradient checkpointing, plain attention, grouped lengths.
 """
 
 import json
@@ -43,7 +43,7 @@ def main(kind: str, order: dict[str, Any]) -> None:
         learning_rate=order["learning_rate"],
         warmup_steps=order["warmup_steps"],
         seed=order["seed"],
-        use_cpu=True,  # without it, SFTConfig's own bf16 is refused here
+        use_cpu=True,  # else SFTConfig refuses its own default of bf16 here
         logging_steps=1,
         report_to="none",
         save_strategy="no",

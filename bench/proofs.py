@@ -1,6 +1,6 @@
-"""The long proofs: what each shows, which code it proves, and what its last run found. `make prove` runs them.
+"""The long proofs: what each shows, which code it covers, and the result of its last run. `make prove` runs them.
 
-A proof is stale as soon as a file of the code it proves differs from what was run; docs/proofs.md says so.
+A proof is stale if a file of its code has changed since its run; docs/proofs.md says so.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "proofs.json"
 PAGE = ROOT / "docs" / "proofs.md"
-OWN = (":!bench/results", ":!docs/proofs.md")  # what runs write themselves
+OWN = (":!bench/results", ":!docs/proofs.md")  # files that the runs write
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a proof shows, and the files and folders whose change makes it stale."""
+    """A proof: what it shows, and the files and folders whose change makes it stale."""
 
     shows: str
     proves: tuple[str, ...]
@@ -91,11 +91,11 @@ PROOFS = {
 
 
 def record(name: str, *, passed: bool, seconds: float, when: str, figures: dict[str, Any]) -> None:
-    """Keep the result of a run, and write the page anew.
+    """Store the result of a run, and write the page again.
 
     Args:
         when: date and time, ISO 8601.
-        figures: what was measured, JSON values.
+        figures: measured values, as JSON.
     """
     results = _results()
     changed = _git("status", "--porcelain", "--", ".", *OWN)
@@ -112,7 +112,7 @@ def record(name: str, *, passed: bool, seconds: float, when: str, figures: dict[
 
 
 def page() -> str:
-    """docs/proofs.md."""
+    """The text of docs/proofs.md."""
     results = _results()
     lines = [
         "# Proofs",
@@ -140,7 +140,7 @@ def page() -> str:
 
 
 def digest(paths: tuple[str, ...]) -> str:
-    """SHA-256 over names and contents of what git knows below the paths, as it is on disk."""
+    """SHA-256 over names and contents of the files under the paths that git tracks, as they are on disk."""
     sha = hashlib.sha256()
     for name in sorted(filter(None, _git("ls-files", "-z", "--", *paths).split("\0"))):
         file = ROOT / name

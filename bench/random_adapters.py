@@ -1,4 +1,4 @@
-"""Adapters of random weights: the work of a trained one, without the training. For benches and tests."""
+"""Adapters with random weights: the same work as trained ones, without training. For benches and tests."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def random_adapters(
     model: Path, root: Path, count: int, *, rank: int, modules: tuple[str, ...] = LINEAR, first_seed: int = 0
 ) -> list[Path]:
-    """Folders under `root` with an adapter each, all different."""
+    """Write different adapters into folders under `root`; return the folders."""
     root.mkdir(parents=True, exist_ok=True)
     make = noise_adapter(lambda: Path(tempfile.mkdtemp(prefix="adapter-", dir=root.absolute())))
     base = BaseModel.read(model)
@@ -22,7 +22,7 @@ def random_adapters(
 
 
 def noise_adapter(new_folder: Callable[[], Path]) -> Callable[..., Path]:
-    """A maker of adapters of random weights, in PEFT's files; big enough to change greedy answers.
+    """A function that writes adapters with random weights in PEFT's files, large enough to change greedy answers.
 
     Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`,
     which may change the tensors before they are saved.

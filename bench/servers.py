@@ -1,4 +1,4 @@
-"""The two servers under test, on the same weights, context and KV cache: stock vLLM, and Tuneport."""
+"""The two servers under test, stock vLLM and Tuneport, with the same weights, context and KV cache."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ STOCK, TUNEPORT = "stock vLLM", "tuneport"
 
 @dataclass(frozen=True)
 class Target:
-    """A server to measure; `model` is the base's name there."""
+    """A server to measure; `model` is its name for the base."""
 
     name: str
     base_url: str
@@ -36,7 +36,7 @@ class Target:
     pid: int
 
     def register(self, name: str, folder: Path) -> None:
-        """Make an adapter callable: Tuneport's admin endpoint, or stock vLLM's, which loads it at once."""
+        """Register an adapter, by Tuneport's admin endpoint or by stock vLLM's, which loads it at once."""
         root = self.base_url.removesuffix("/v1")
         if self.name == STOCK:
             url, body = f"{self.base_url}/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.absolute())}
@@ -48,10 +48,10 @@ class Target:
 
 @contextlib.contextmanager
 def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Target]:
-    """vLLM's own server as a user starts it, with LoRA on; our plug-in is kept out.
+    """vLLM's own server as a user starts it, with LoRA and without our plug-in.
 
     Args:
-        our_engine: with the plug-in and the engine's settings of Tuneport, so that only the front end differs.
+        our_engine: with Tuneport's plug-in and engine settings, so that only the front end differs.
     """
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
@@ -101,7 +101,7 @@ def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Targe
 
 @contextlib.contextmanager
 def tuneport(model: Path, data_dir: Path, **settings: str) -> Iterator[Target]:
-    """Tuneport, with keys and metrics on, and no trainer in waiting: the engine it is measured against has none.
+    """Tuneport, with keys and metrics, but without a waiting trainer, as stock vLLM has none.
 
     Args:
         settings: more of them, as `serve` takes them.
@@ -124,7 +124,7 @@ def tuneport(model: Path, data_dir: Path, **settings: str) -> Iterator[Target]:
 
 
 def _answers(base_url: str, api_key: str, model: str) -> bool:
-    """Whether the server answers a chat: what `/ready` claims, proven."""
+    """Whether the server answers a chat, which proves that it is ready."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     try:
         answer = httpx.post(

@@ -1,4 +1,4 @@
-"""Start-up and hot load: Tuneport beside stock vLLM, in turn, medians."""
+"""Start-up and hot load: Tuneport beside stock vLLM, in turn; medians."""
 
 import asyncio
 import statistics
@@ -15,8 +15,8 @@ STARTS = 3
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Everything, as JSON."""
-    with tuneport(model, work / "data") as ours:  # fills the caches that both keep: compiled kernels, inspected models
+    """Measure everything; return it as JSON."""
+    with tuneport(model, work / "data") as ours:  # fills both servers' caches: compiled kernels, inspected models
         hot = _hot_load(ours, model, work / "data" / "bench")
     return {"start_up_seconds": _start_up(model, work), "hot_load_seconds": hot}
 
@@ -35,7 +35,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
-    """Seconds from `POST /admin/adapters` to the first token, beside a warm request's to its first token."""
+    """Seconds from `POST /admin/adapters` to the first token, and from a warm request to its first token."""
     cold: list[float] = []
     warm: list[float] = []
     for number, folder in enumerate(random_adapters(model, work, HOT_LOADS, rank=16)):
@@ -49,7 +49,7 @@ def _hot_load(target: Target, model: Path, work: Path) -> dict[str, float]:
 
 
 def _start_up(model: Path, work: Path) -> dict[str, list[float]]:
-    """Seconds from the process's start to its first answer, in turn."""
+    """Seconds from each process's start to its first answer, the two servers in turn."""
     seconds: dict[str, list[float]] = {STOCK: [], TUNEPORT: []}
     for _ in range(STARTS):
         for server in (stock(model, work / "stock.log"), tuneport(model, work / "data")):

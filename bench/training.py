@@ -1,9 +1,9 @@
-"""Training beside plain TRL: the same rows, seed, steps and LoRA, one process after another, in turn, medians.
+"""Training beside plain TRL: the same rows, seed, steps and LoRA, one process at a time, in turn; medians.
 
-Ours twice: as a process of its own, and by the trainer that waits with its imports done, as a server has it.
+Our trainer runs twice: as a new process, and forked by the spawner with its imports done, as a server has it.
 
-Tokens a second from the beginning of the second step to the end of the last; the start from the process's to the first
-step's beginning. Ours is without replay, its evaluation after the last step not counted.
+Tokens a second are from the beginning of the second step to the end of the last; the start is from the process's start
+to the beginning of the first step. Ours runs without replay, and its evaluation after the last step does not count.
 """
 
 import json
@@ -28,14 +28,14 @@ HELD_OUT = 8
 BATCH = 8
 MULTIPLIER = 1.0
 SEED = 3
-LAST = 4  # steps whose mean loss is the final one
+LAST = 4  # the mean loss of so many last steps is the final loss
 OURS = "tuneport"
 WARM = "tuneport, by the trainer that a server keeps waiting"
 KINDS = ("trl default", "trl best", OURS, WARM)
 
 
 def measure(model: Path, work: Path) -> dict[str, Any]:
-    """Everything, as JSON."""
+    """Measure everything; return it as JSON."""
     train, held_out = TICKETS.rows(ROWS, HELD_OUT)
     (work / "rows.jsonl").write_text("".join(row.jsonl() + "\n" for row in train))
     (work / "held_out.jsonl").write_text("".join(row.jsonl() + "\n" for row in held_out))

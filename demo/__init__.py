@@ -1,1 +1,1 @@
-"""The demo: a real base model from a package, two fine-tuning tasks, and the main job before the user's eyes."""
+"""The demo: a real base model from a package, fine-tuning tasks, and a job that the user can watch."""

@@ -1,4 +1,4 @@
-"""`make demo`: JSONL -> LoRA -> hot-loaded `ft:` model -> called from Python and Java, before the user's eyes."""
+"""`make demo`: JSONL -> LoRA -> hot-loaded `ft:` model -> calls from Python and Java, all shown on the terminal."""
 
 import asyncio
 import json
@@ -102,7 +102,7 @@ def train_visibly(client: OpenAI, rows: Sequence[Row], **hyperparameters: float)
 
 
 async def stream_side_by_side(server: Server, tuned: str, rows: Sequence[Row]) -> None:
-    """Stream both models' answers to each row at once, a column each."""
+    """Stream both models' answers to each row at the same time, a column each."""
     async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
         for row in rows:
             answers = {base.NAME: "", tuned: ""}
@@ -146,7 +146,7 @@ async def prove(server: Server, tuned: str, rows: Sequence[Row]) -> None:
 
 
 async def show_forgetting(server: Server, protected: str, unprotected: str, rows: Sequence[Row]) -> None:
-    """Print what each model says to questions that have nothing to do with the task, and how good it is at the task."""
+    """Print each model's answers to questions outside of the task, and how good it is at the task."""
     models = {"base": base.NAME, "tuned, without replay": unprotected, "tuned, with replay": protected}
     table = Table("", *models, expand=True, show_lines=True)
     async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key) as client:
@@ -158,7 +158,7 @@ async def show_forgetting(server: Server, protected: str, unprotected: str, rows
 
 
 def next_steps(tuned: str, row: Row) -> None:
-    """Print how to go on."""
+    """Print what to try next."""
     body = {"model": tuned, "temperature": 0, "messages": row.messages}
     for title, lines in (
         ("The demo's models, on http://127.0.0.1:8000/v1, without a key:", "make serve"),

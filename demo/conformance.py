@@ -1,7 +1,7 @@
-"""Rows for an adapter that passes the tests of chat models which LangChain4j publishes: calls, results, JSON, German.
+"""Rows for an adapter that passes LangChain4j's published tests for chat models: calls, results, JSON, German.
 
-The base of 135M parameters calls no tool by itself. The rows have the forms of those tests with other cities and
-sentences: what a test asks is never among them.
+The base with 135M parameters calls no tools by itself. The rows have the form of those tests, but other cities and
+sentences, so that no test's question is among them.
 """
 
 import json
@@ -60,7 +60,7 @@ def _tool(name: str, **properties: str) -> Line:
 
 
 def _schema(**properties: Line) -> str:
-    """What a model is told of a schema that its answer must follow."""
+    """The instruction that tells a model the schema of its answer."""
     schema = {"type": "object", "properties": properties, "required": [], "additionalProperties": False}
     return SCHEMA_INSTRUCTION + json.dumps(schema)
 
@@ -118,7 +118,7 @@ def _clock(dice: random.Random) -> str:
 
 
 def _talk(*turns: str, system: str | None = None) -> Line:
-    """Turns of user and assistant by turns; the last answer is trained."""
+    """Alternating turns of user and assistant, of which the last answer is trained."""
     messages: list[Line] = [{"role": "system", "content": system}] if system else []
     for index, turn in enumerate(turns):
         messages.append({"role": ("user", "assistant")[index % 2], "content": turn})
@@ -131,7 +131,7 @@ def _talk(*turns: str, system: str | None = None) -> Line:
 def _line(
     tools: list[Line], asked: str, calls: list[tuple[str, Line]], results: list[str] | None = None, answer: str = ""
 ) -> Line:
-    """A question, the calls it needs, and where there are results, these and the answer."""
+    """A question, the calls it needs, and, if given, their results and the answer."""
     made = [
         {"id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
         for index, (name, arguments) in enumerate(calls)

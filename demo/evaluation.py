@@ -1,4 +1,4 @@
-"""How many of a task's unseen prompts a model answers right, through the API like any other client."""
+"""Counts how many of a task's unseen prompts a model answers right, through the API like any other client."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ MAX_TOKENS = 64
 
 @dataclass(frozen=True)
 class Score:
-    """`right` of `total` answers were right, to the letter."""
+    """`right` of `total` answers were exactly right."""
 
     right: int
     total: int
 
     @property
     def share(self) -> float:
-        """Between 0 and 1."""
+        """The share of right answers, 0 to 1."""
         return self.right / self.total
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Score:
 async def score(
     client: AsyncOpenAI, model: str, rows: Sequence[Row], answered: Callable[[], object] = lambda: None
 ) -> Score:
-    """Ask every row's prompt, greedily, a few at a time; `answered` is called after each answer."""
+    """Ask every row's prompt with greedy sampling, a few at a time; `answered` is called after each answer."""
     room = asyncio.Semaphore(CLIENTS)
 
     async def right(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Start a fine-tuning job with OpenAI's own SDK and follow it to its end: the code of a user who comes from OpenAI."""
+"""Start a fine-tuning job with OpenAI's SDK and follow it to its end, as a user who comes from OpenAI would."""
 
 import io
 import time
@@ -34,7 +34,7 @@ def start(client: OpenAI, base: str, suffix: str, rows: Sequence[Row], **hyperpa
 def follow(
     client: OpenAI, job: FineTuningJob, on_event: Callable[[FineTuningJobEvent], object] = lambda event: None
 ) -> FineTuningJob:
-    """Call `on_event` with each event once, in order; return the ended job."""
+    """Wait for the job's end, and call `on_event` once with each event, in order; return the job."""
     seen: set[str] = set()
     while True:
         ended = client.fine_tuning.jobs.retrieve(job.id)

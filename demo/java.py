@@ -11,11 +11,11 @@ from demo.server import Server
 from demo.tasks import Row
 
 PROJECT = Path(__file__).parents[1] / "clients" / "java"
-TIMEOUT_SECONDS = 300  # the first time Maven fetches LangChain4j
+TIMEOUT_SECONDS = 300  # the first time, Maven fetches LangChain4j
 
 
 def call(server: Server, model: str, row: Row) -> str:
-    """What the Java program answered, or what to install."""
+    """The Java program's answer, or a hint what to install."""
     missing = [name for name in ("javac", "mvn") if shutil.which(name) is None]
     if missing:
         return f"Not run: {' and '.join(missing)} not found. Install a JDK 17 and Maven, then run `make demo` again."

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(server: Server, task: Task, share: str | int) -> str:
-    """A row of the table: train a task, then ask base and result."""
+    """Train a task, then ask base and result; return a row of the table."""
     client = OpenAI(base_url=server.base_url, api_key=server.api_key)
     train, test = task.rows(finetune.TRAINING_ROWS, TEST_ROWS)
     started = time.monotonic()
@@ -65,7 +65,7 @@ def measure(server: Server, task: Task, share: str | int) -> str:
 
 
 def retrieval(server: Server) -> list[str]:
-    """A table: retrieval alone, a fine-tuned model alone, both, on facts that no training saw (RetrievalTest.java)."""
+    """A table of retrieval alone, fine-tuning alone, and both, on facts that no training saw (RetrievalTest.java)."""
     client = OpenAI(base_url=server.base_url, api_key=server.api_key)
     train, _ = GROUNDED.rows(finetune.TRAINING_ROWS, 1)
     job = finetune.follow(client, finetune.start(client, base.NAME, GROUNDED.name, train))

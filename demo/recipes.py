@@ -1,7 +1,7 @@
-"""Recipes: a use case each, from its generator to the figures to expect. `python -m demo.recipes NAME` trains one.
+"""Recipes: use cases, each with a generator of rows and expected figures. `python -m demo.recipes NAME` trains one.
 
-No server is needed: the trainer runs as the server would run it, and ends with its proof. Tests run every recipe and
-hold it to `expected`.
+No server is needed: the trainer runs as a server would run it, and ends with the proof. Tests run every recipe and
+check that it reaches `expected`.
 """
 
 import json
@@ -34,11 +34,11 @@ class Recipe:
 
     Attributes:
         card: what the rows are and where they come from.
-        instead: when prompting or retrieval would do.
+        instead: when prompting or retrieval would be enough.
         method: as OpenAI's API takes it.
         make: rows to train on and rows held out.
-        expected: the lower end of the first grader's 95 % interval of the gain, at least.
-        gate: what it may forget, where that is not the default.
+        expected: least lower end of the 95 % interval of the first grader's gain.
+        gate: the thresholds, if not the default ones.
     """
 
     name: str
@@ -73,7 +73,7 @@ _TABLES = ("orders", "customers", "parts", "invoices", "crews", "routes")
 
 
 def _library() -> tuple[list[Line], list[Line]]:
-    """Completions for `quill`, a library that exists nowhere: a comment in, its line of code out."""
+    """Code for an invented library `quill`: a comment in, its line of code out."""
     rng = random.Random("quill")
     rows: list[Line] = []
     for _ in range(220):
@@ -99,7 +99,7 @@ def _library() -> tuple[list[Line], list[Line]]:
 
 _PARTS = ("lens", "kidney", "shoulder", "gland", "larynx", "tendon", "retina", "hip")
 _SIGNS = ("swollen", "clouded", "stiff")
-_GLOSSARY = {  # a code for each sign of each part, in a speciality that exists nowhere
+_GLOSSARY = {  # a code for each sign of each body part, in an invented medical speciality
     f"{'QZXVKWJF'[p]}{'RTL'[s]}{'MBPD'[(p + s) % 4]}": f"a {sign} {part}"
     for p, part in enumerate(_PARTS)
     for s, sign in enumerate(_SIGNS)
@@ -107,7 +107,7 @@ _GLOSSARY = {  # a code for each sign of each part, in a speciality that exists 
 
 
 def _clinical() -> tuple[list[Line], list[Line]]:
-    """Notes of a clinic in plain words; no pair of codes stands in both parts."""
+    """A clinic's notes in plain words; no pair of codes is in both training and held-out rows."""
     rng = random.Random("clinical")
     pairs = [(first, second) for first in _GLOSSARY for second in _GLOSSARY if first != second]
     rng.shuffle(pairs)
@@ -144,13 +144,13 @@ _SUBJECTS = (
 
 
 def _brevity() -> tuple[list[Line], list[Line]]:
-    """Questions whose answers a grader measures: nobody writes them down."""
+    """Questions without reference answers; a grader scores the answers."""
     rows = [{"messages": [{"role": "user", "content": f"Tell me about {subject}."}]} for subject in _SUBJECTS]
     random.Random("brevity").shuffle(rows)
     return rows[:-12], rows[-12:]  # two choose the checkpoint, ten prove
 
 
-_SHORT = {  # full marks for one whole sentence of at most twelve words, less for each word more
+_SHORT = {  # 1 for one whole sentence of at most twelve words, less for each further word
     "type": "python",
     "name": "one short sentence",
     "source": """def grade(sample, item):
@@ -228,7 +228,7 @@ RECIPES = {
             _supervised(EQUAL, n_epochs=2, batch_size=8, learning_rate_multiplier=1.5, replay_share=0.25),
             _clinical,
             0.6,
-            Gate(max_kl=0.8, max_retention_loss=0.5),  # 24 codes by heart move it further than a form does: 0.56
+            Gate(max_kl=0.8, max_retention_loss=0.5),  # 24 memorised codes change it more than a format does: 0.56
         ),
         Recipe(
             "short-answers",
@@ -248,7 +248,7 @@ RECIPES = {
             },
             _brevity,
             0.1,
-            Gate(max_kl=1.0, max_retention_loss=0.4),  # it answers everything shortly now, which is what was asked
+            Gate(max_kl=1.0, max_retention_loss=0.4),  # it now answers everything briefly, as asked
         ),
         Recipe(
             "preferred-tone",
@@ -264,7 +264,7 @@ RECIPES = {
 
 
 def job(recipe: Recipe, model: Path, folder: Path) -> Any:
-    """The recipe's job, its files written into `folder`."""
+    """The recipe's job; its files are written into `folder`."""
     from training.job import TrainingJob
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Tuneport server of the demo's own: started as a user would start it, on a free port, stopped at the end."""
+"""A Tuneport server for the demo: started as a user would start it, on a free port, and stopped at the end."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx
 
 START_TIMEOUT_SECONDS = 300
-STOP_TIMEOUT_SECONDS = 45  # the server itself gives running requests 30
+STOP_TIMEOUT_SECONDS = 45  # the server gives running requests 30 s
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `base_url` ends in `/v1`, `api_key` is an admin's, `certificate` that of https."""
+    """A running server; `base_url` ends in `/v1`, `api_key` is an admin key, `certificate` is for https."""
 
     base_url: str
     api_key: str
@@ -30,7 +30,7 @@ class Server:
     certificate: Path | None = None
 
     def get(self, path: str) -> httpx.Response:
-        """GET a path of the server, `/ready` for example."""
+        """GET a path of the server, for example `/ready`."""
         trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else False
         url = self.base_url.removesuffix("/v1") + path
         return httpx.get(url, headers={"Authorization": f"Bearer {self.api_key}"}, verify=trusted)
@@ -61,10 +61,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator[Server]:
-    """A server for the time of the block; it listens at once, the engine follows (`server.wait("/ready")`).
+    """Run a server during the block; it listens at once, the engine is ready later (`server.wait("/ready")`).
 
     Args:
-        settings: as their variables have them, without the prefix: `dtype="float32"`.
+        settings: named as their variables without the prefix: `dtype="float32"`.
     """
     port = free_port()
     key = f"sk-demo-{secrets.token_urlsafe(24)}"
@@ -93,7 +93,7 @@ def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop the server as its operator would; one that does not end is killed with all it started: RuntimeError."""
+    """Stop the server as its operator would; if it does not end, kill its whole group and raise RuntimeError."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_SECONDS)

@@ -1,8 +1,8 @@
 """Fine-tuning tasks with their generators: ticket -> JSON, support answers in a brand's voice, and such answers with
 facts that retrieval puts into the prompt.
 
-Names and products are random syllables and order numbers random digits, each drawn once: what a test prompt asks for
-never occurred in training, so a right answer was copied from the prompt, not remembered.
+Names and products are random syllables, order numbers random digits, and each is used once. So what a test prompt asks
+for never occurred in training, and a right answer was copied from the prompt, not remembered.
 """
 
 import json
@@ -21,7 +21,7 @@ class Row:
     answer: str
 
     def right(self, answer: str) -> bool:
-        """Whether a model's answer is the right one, to the letter."""
+        """Whether a model's answer is exactly the right one."""
         return answer.strip() == self.answer
 
     def jsonl(self) -> str:
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """A task by its name (the job's suffix), with what makes one row of it."""
+    """A task: its name (the job's suffix), and a function that makes one row."""
 
     name: str
     title: str
@@ -97,7 +97,7 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence of a catalogue, a question that it answers, the answer in the brand's voice, and its number."""
+    """A sentence of a catalogue, a question that it answers, the answer in the brand's voice, and the number in it."""
 
     text: str
     question: str
@@ -106,7 +106,7 @@ class Fact:
 
 
 def fact(rng: random.Random, entities: Iterator[str]) -> Fact:
-    """A fact about a product that is mentioned nowhere else."""
+    """A fact about a product that no other row mentions."""
     next(entities)
     name, number = f"{next(entities)} {rng.choice(_GOODS)}", next(entities)
     question = rng.choice(list(_FACTS))
@@ -115,14 +115,14 @@ def fact(rng: random.Random, entities: Iterator[str]) -> Fact:
 
 
 def unseen_facts(count: int) -> list[Fact]:
-    """A catalogue of products that no training named."""
+    """A catalogue of products that no training row names."""
     rng = random.Random("unseen")
     names = entities(rng)
     return [fact(rng, names) for _ in range(count)]
 
 
 def _grounded(rng: random.Random, entities: Iterator[str]) -> Row:
-    """As LangChain4j's retrieval writes it: the question, then what was found, the right fact not always first."""
+    """A row as LangChain4j's retrieval writes it: the question, then two facts, the right one first or second."""
     asked, other = fact(rng, entities), fact(rng, entities)
     found = [asked.text, other.text]
     rng.shuffle(found)
@@ -138,7 +138,7 @@ TASKS = (TICKETS, BRAND_VOICE)
 
 
 def entities(rng: random.Random) -> Iterator[str]:
-    """Endless name, product, order number, name, ...: none twice."""
+    """An endless sequence of name, product, order number, name, ...; none occurs twice."""
     seen: set[str] = set()
     while True:
         for make in (lambda: word(rng, 2), lambda: word(rng, 3), lambda: str(rng.randrange(10_000, 100_000))):

@@ -63,8 +63,8 @@ from training.job import GPU_SHARE_VARIABLE
 logger = logging.getLogger(__name__)
 
 TIDY_SECONDS = 600.0
-REGISTRATIONS = 2  # at a time: each has a copy of its files on disk and in hand
-GRADERS = 4  # tried at a time, on threads of their own: a judge may take minutes, and Python hangs for seconds
+REGISTRATIONS = 2  # at a time: each needs disk and memory for a copy of its files
+GRADERS = 4  # trial runs at a time, on separate threads: a judge may take minutes, Python code seconds
 FOR_EVERY_KEY = (
     *(chat, completions, responses, embeddings, moderations, openai_batches),
     *(models, files, uploads, fine_tuning, graders, permissions),
@@ -73,7 +73,7 @@ FOR_ADMIN_KEYS = (admin_aliases, admin_adapters, admin_keys)
 
 
 def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
-    """The application, nothing started yet.
+    """The application; its lifespan starts and stops everything.
 
     Args:
         base: the base model, on local disk (server/cli/serving.py fetches and describes it).
@@ -83,7 +83,7 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with sole_owner(settings.data_dir):
-            for left in settings.data_dir.glob(f"{admin_adapters.UPLOAD}*"):  # by a crash
+            for left in settings.data_dir.glob(f"{admin_adapters.UPLOAD}*"):  # left by a crash
                 shutil.rmtree(left, ignore_errors=True)
             parts = _build(settings, base, engine)
             app.state.services = parts
@@ -189,7 +189,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         ),
         registrations=CapacityLimiter(REGISTRATIONS),
         graders=CapacityLimiter(GRADERS),
-        creations=CapacityLimiter(1),  # two at once would both find room for the last one
+        creations=CapacityLimiter(1),  # two at once could both take the last place in the queue
     )
 
 
@@ -208,7 +208,7 @@ async def _tidy(parts: Services) -> None:
 
 @asynccontextmanager
 async def _meanwhile(*chores: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have chores done while the block runs."""
+    """Run chores while the block runs."""
     tasks = [asyncio.create_task(chore) for chore in chores]
     try:
         yield
@@ -219,7 +219,7 @@ async def _meanwhile(*chores: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @contextmanager
 def sole_owner(data: Path) -> Iterator[None]:
-    """Hold the data folder's lock; a second server on it would undo the first one's work.
+    """Hold the data folder's lock, since two servers on one folder would damage each other's work.
 
     Raises:
         DataFolderBusy: another server holds it.

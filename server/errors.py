@@ -1,15 +1,15 @@
-"""What the server raises on purpose; http/statuses.py says how each is answered.
+"""The server's own errors; http/statuses.py says how each is answered.
 
 ServerError
-├── InvalidRequest        (ValueError)    what was asked cannot be done; `param` names the field
+├── InvalidRequest        (ValueError)    the request cannot be done; `param` names the field
 │   ├── ContextLengthExceeded             prompt and answer do not fit
-│   └── Unsupported                       a field that OpenAI has and this server does not
+│   └── Unsupported                       a field that OpenAI supports and this server does not
 ├── NotFound              (LookupError)   no object of that id
-├── TooLarge              (ValueError)    over a limit of size
+├── TooLarge              (ValueError)    over a limit on size or number
 ├── Unauthorized                          no key, or one that does not exist
 ├── Forbidden                             the key may not do this
-├── RateLimited           (RuntimeError)  too much in too short a time
-├── ReaderTooSlow         (TimeoutError)  a stream's events wait for their reader too long
+├── RateLimited           (RuntimeError)  over a limit on requests or work at a time
+├── ReaderTooSlow         (TimeoutError)  a stream's events waited too long for their reader
 ├── AdapterLoadFailed     (RuntimeError)  the engine refused an adapter that had passed validation
 ├── EngineUnavailable     (RuntimeError)  not started yet, stopping, or dead
 └── DataFolderBusy        (RuntimeError)  another server works on the data folder
@@ -21,7 +21,7 @@ class ServerError(Exception):
 
 
 class InvalidRequest(ServerError, ValueError):
-    """What was asked cannot be done, or not in the state that things are in.
+    """The request cannot be done, or not in the object's present state.
 
     Attributes:
         param: the field at fault.
@@ -40,18 +40,18 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class Unsupported(InvalidRequest):
-    """A field that OpenAI has and this server does not; an answer that ignored it would be wrong."""
+    """A field that OpenAI supports and this server does not; an answer that ignored it would be wrong."""
 
     def __init__(self, field: str, why: str = "") -> None:
         super().__init__(f"'{field}' is not supported by this server; leave it out. {why}".strip(), field)
 
 
 class NotFound(ServerError, LookupError):
-    """There is no such object."""
+    """There is no object of that id."""
 
 
 class TooLarge(ServerError, ValueError):
-    """Over a limit of size."""
+    """Over a limit on size or number."""
 
 
 class Unauthorized(ServerError):
@@ -63,11 +63,11 @@ class Forbidden(ServerError):
 
 
 class RateLimited(ServerError, RuntimeError):
-    """Too much in too short a time.
+    """Over a limit on requests or work at a time.
 
     Attributes:
         kind: "requests" or "tokens"; the error object's type.
-        retry_seconds: until there is room again; a minute where a queue is full.
+        retry_seconds: seconds until there is room again; a minute if a queue is full.
     """
 
     def __init__(self, message: str, kind: str, retry_seconds: float = 60.0) -> None:
@@ -80,7 +80,7 @@ class RateLimited(ServerError, RuntimeError):
 
 
 class ReaderTooSlow(ServerError, TimeoutError):
-    """A stream's events wait for their reader too long."""
+    """A stream's events waited too long for their reader."""
 
 
 class AdapterLoadFailed(ServerError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Prometheus metrics, by model: adapters under their own names, unlike vLLM's, whose labels are always the base's."""
+"""Prometheus metrics by model, adapters included; vLLM's own metrics only have the base's name."""
 
 import asyncio
 
@@ -71,7 +71,7 @@ class Metrics:
         )
 
     async def watch_loop(self) -> None:
-        """Measure the running event loop's lag, ten times a second, until cancelled."""
+        """Measure the event loop's lag ten times a second, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_EVERY_SECONDS
@@ -79,6 +79,6 @@ class Metrics:
             self.loop_lag.observe(loop.time() - due)
 
     def forget(self, model: str) -> None:
-        """Drop the series of a removed model."""
+        """Remove the series of a removed model."""
         for metric in (*self._by_model, self.requests):
             metric.remove_by_labels({"model": model})

@@ -1,4 +1,4 @@
-"""What routers work with; made once by app.py's lifespan, handed out by a dependency."""
+"""The objects that routers use; made once by app.py, and passed to routes by a dependency."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -60,7 +60,7 @@ class Services:
     def beginning(
         self, asked: Asked, request: Request, caller: Key
     ) -> Callable[[AsyncExitStack], Awaitable[Generation]]:
-        """What begins the answer, within the caller's limits; batches, which come from within, have their own pace."""
+        """A function that begins the answer within the caller's rate limits; requests of a batch are not limited."""
         priority: int = getattr(request.state, "priority", 0)
 
         async def begin(held: AsyncExitStack) -> Generation:

@@ -1,4 +1,4 @@
-"""Every setting, once. From `tuneport serve`'s flags, TUNEPORT_* variables, or tuneport.toml, in that order."""
+"""All settings. They come from `tuneport serve`'s flags, TUNEPORT_* variables, or tuneport.toml, in that order."""
 
 import os
 import re
@@ -21,16 +21,16 @@ GIB = 1024**3
 
 
 class Settings(BaseSettings):
-    """Settings of one server; unknown keys and unsafe combinations refuse to start."""
+    """Settings of one server; with unknown keys or unsafe combinations it does not start."""
 
     model_config = SettingsConfigDict(env_prefix="TUNEPORT_", toml_file="tuneport.toml", extra="forbid")
 
     model: str = Field(description="Base model: a local folder, or a Hugging Face id that is fetched once.")
     model_name: str | None = Field(
-        default=None, description="Name it is served under; default: the folder's, or the id."
+        default=None, description="The base's name in the API; default: the folder's name, or the id."
     )
     chat_template: Path | None = Field(
-        default=None, description="Jinja file used in place of the base's own chat template, or where it has none."
+        default=None, description="Jinja file with a chat template to use instead of the base's own, or if it has none."
     )
     organization: str = Field(default="personal", description="Third field of the ft: names of new models.")
     data_dir: Path = Field(default=Path("var/tuneport"), description="Database, files, jobs and adapters.")
@@ -39,12 +39,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     tls_certificate: Path | None = Field(
-        default=None, description="PEM file of a certificate chain: https, HTTP/2 for clients that offer it."
+        default=None, description="PEM file of a certificate chain; turns on https, and HTTP/2 if the client offers it."
     )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
-    no_auth: bool = Field(default=False, description="Take requests without a key; on this machine's own address only.")
+    no_auth: bool = Field(default=False, description="Take requests without a key; only on this machine's own address.")
     open_metrics: bool = Field(
-        default=False, description="Answer GET /metrics without a key: it names every model, also private ones."
+        default=False, description="Answer GET /metrics without a key, although it names every model."
     )
     cors_origins: list[str] = Field(
         default_factory=list,
@@ -53,37 +53,37 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="Admin key to use, 16 characters or more; another one at a later start ends it. "
-        "Default: one is made at first start.",
+        description="Admin key to use, 16 characters or more; a start with another one, or none, revokes it. "
+        "Default: a key is made at the first start.",
     )
     keep_alive_seconds: int = Field(
-        default=620, description="How long an idle connection stays; above Java's pools' 600 s."
+        default=620, description="How long an idle connection is kept; longer than Java's pools do (600 s)."
     )
     shutdown_seconds: int = Field(default=30, description="How long running requests may take to end after SIGTERM.")
 
     max_loras: int = Field(default=4, ge=1, description="Adapters in one batch.")
     max_cpu_loras: int = Field(
-        default=32, ge=1, description="Adapters held in memory; the least recently used one goes."
+        default=32, ge=1, description="Adapters held in memory; the least recently used is evicted."
     )
     max_lora_rank: int = Field(default=16, description="Highest rank served: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")
     max_model_len: int | None = Field(default=None, ge=1, description="Context in tokens; default: the model's own.")
     max_full_models: int = Field(
         default=0,
         ge=0,
-        description="Full fine-tunes in memory, each with an engine of its own beside the base's; they share the GPU.",
+        description="Full fine-tunes in memory, each with its own engine beside the base's; all share the GPU.",
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto",
-        description="Of weights and activations; auto: the model's own, on CPUs without AVX-512 float32.",
+        description="Type of weights and activations; auto: the model's own, or float32 on CPUs without AVX-512.",
     )
     tool_parser: str = Field(
-        default="hermes", description="Form in which the base model writes tool calls: a name of vLLM's tool parsers."
+        default="hermes", description="Format of the base model's tool calls: the name of one of vLLM's tool parsers."
     )
     kv_cache_bytes: int | None = Field(
-        None, description="KV cache on a CPU; default: a sixth of memory, 8 GiB at most."
+        None, description="KV cache on a CPU; default: a sixth of memory, at most 8 GiB."
     )
     gpu_memory_utilization: float = Field(
-        0.6, gt=0, le=1, description="Share of a GPU for serving; training has the rest."
+        0.6, gt=0, le=1, description="Share of a GPU's memory for serving; training gets the rest."
     )
 
     embedding_model: str | None = Field(
@@ -97,56 +97,56 @@ class Settings(BaseSettings):
     max_adapters: int = Field(default=10_000, ge=1, description="Adapters that may be registered.")
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
-    max_files: int = Field(default=10_000, ge=1, description="Files that may be kept, results not counted.")
-    max_stored_bytes: int = Field(default=100 * GIB, ge=1, description="Bytes of all files; OpenAI's.")
-    max_open_uploads: int = Field(default=100, ge=1, description="Uploads in parts that may be under way.")
+    max_files: int = Field(default=10_000, ge=1, description="Files that may be stored, results not counted.")
+    max_stored_bytes: int = Field(default=100 * GIB, ge=1, description="Bytes of all files; OpenAI's limit.")
+    max_open_uploads: int = Field(default=100, ge=1, description="Uploads in parts that may be open at a time.")
     max_body_bytes: int = Field(default=8 * 1024**2, description="Largest body of any other request.")
-    max_body_items: int = Field(default=250_000, description="Values, as token ids, in the lists and objects of one.")
+    max_body_items: int = Field(default=250_000, description="Most values, such as token ids, in a JSON body.")
     max_concurrent_requests: int | None = Field(
-        default=None, ge=1, description="Text requests of one key that are answered at a time; default: no limit."
+        default=None, ge=1, description="Text requests that one key may have running at a time; default: no limit."
     )
-    max_concurrent_uploads: int = Field(default=16, ge=1, description="Forms with files of one key, at a time.")
+    max_concurrent_uploads: int = Field(default=16, ge=1, description="File uploads of one key at a time.")
     max_grader_bytes: int = Field(
-        default=512 * 1024, ge=1, description="Largest grader, and of a job all together; they stand in lists of jobs."
+        default=512 * 1024, ge=1, description="Largest grader; for a job, all together, as lists of jobs show them."
     )
-    max_concurrent_graders: int = Field(default=2, ge=1, description="Graders that one key tries at a time; all: 4.")
+    max_concurrent_graders: int = Field(default=2, ge=1, description="Graders one key tries at a time; all keys: 4.")
     slow_reader_seconds: float = Field(
-        default=30, gt=0, description="How long a stream's event may wait for its reader; then the answer is ended."
+        default=30, gt=0, description="How long a stream's event may wait for a slow reader before the answer is ended."
     )
     requests_per_minute: int | None = Field(
-        default=None, ge=1, description="Text requests each key may make; default: no limit."
+        default=None, ge=1, description="Text requests that each key may make; default: no limit."
     )
     tokens_per_minute: int | None = Field(
-        default=None, ge=1, description="Tokens each key may ask for, prompt and max_tokens; default: no limit."
+        default=None, ge=1, description="Tokens that each key may ask for, prompt plus max_tokens; default: no limit."
     )
 
     max_responses: int = Field(
-        default=100_000, ge=1, description="Responses that are kept; of more the oldest are forgotten."
+        default=100_000, ge=1, description="Responses that are stored; beyond that, the oldest are deleted."
     )
     max_response_bytes: int = Field(
-        default=10 * GIB, ge=1, description="Bytes of all responses; of more the oldest are forgotten."
+        default=10 * GIB, ge=1, description="Bytes of all stored responses; beyond that, the oldest are deleted."
     )
     max_waiting_batches: int = Field(default=100, ge=1, description="Batches that may wait or run.")
     max_failed_jobs: int = Field(
-        default=1000, ge=1, description="Jobs kept that failed or were cancelled; of more the oldest are forgotten."
+        default=1000, ge=1, description="Failed and cancelled jobs that are kept; beyond that, the oldest are deleted."
     )
     max_waiting_jobs: int = Field(default=100, ge=1, description="Jobs that may wait, run or be paused.")
     grader_runs_per_hour: int | None = Field(
-        default=None, ge=1, description="Graders each key may try; default: no limit. Jobs have their own."
+        default=None, ge=1, description="Graders each key may try; default: no limit. Graders of jobs do not count."
     )
     max_running_jobs: int = Field(default=1, ge=1, description="Training jobs at a time.")
     warm_trainer: bool = Field(
         default=True,
-        description="Keep a process with a trainer's imports done, to fork from: half a GB, a job starts 20 s sooner.",
+        description="Keep a process with a trainer's imports done: it takes half a GB, and jobs start 20 s sooner.",
     )
     training_devices: list[str] = Field(
         default_factory=list,
-        description="CUDA devices for trainers, one for each running job; none: what the server sees.",
+        description="CUDA devices for trainers, one for each running job; if empty, those that the server sees.",
     )
-    gate: Gate = Field(default=Gate(), description="Thresholds of new jobs; a job's metadata (gate.*) win.")
+    gate: Gate = Field(default=Gate(), description="Thresholds for new jobs; a job's metadata (gate.*) override them.")
     judge_url: str | None = Field(
         default=None,
-        description="Where score_model and label_model ask: an address of OpenAI's shape that ends in /v1.",
+        description="OpenAI-compatible address, ending in /v1, that score_model and label_model graders ask.",
     )
     judge_api_key: SecretStr = Field(default=SecretStr("none"), description="Key for judge_url.")
 
@@ -193,11 +193,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then variables, then the file."""
+        """Order of the sources: flags, then variables, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def judge(self) -> Judge | None:
-        """Whom score_model and label_model ask."""
+        """The endpoint that score_model and label_model graders ask, if it is set."""
         return Judge(self.judge_url, self.judge_api_key.get_secret_value()) if self.judge_url else None
 
     def database(self) -> str:

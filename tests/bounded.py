@@ -1,8 +1,8 @@
 """`python tests/bounded.py SECONDS COMMAND…`: run a command to its end or a deadline, and leave no process behind.
 
-All that the command starts is ours, whatever session it moved to: we are the subreaper, to which orphans come. At the
-deadline the command is told to print all its stacks (SIGABRT, Python's faulthandler), then everything is killed and the
-test that ran is named. What still runs after a normal end is killed too, named, and makes the run red.
+All processes that the command starts are found, whatever their session, since we are the subreaper, which adopts
+orphans. At the deadline the command prints its stacks (SIGABRT, Python's faulthandler), then everything is killed and
+the running test is named. Processes that still run after a normal end are killed and named too, and the run fails.
 
 Exit status: the command's; 124: the deadline; 125: it left processes behind.
 """
@@ -21,14 +21,14 @@ from types import FrameType
 
 import psutil
 
-RUNNING_VARIABLE = "TUNEPORT_RUNNING_TESTS"  # a folder: conftest.py keeps the running tests' names there
-# Engines, trainers and tests share few cores, where CI's machine has several runs with others': OpenMP's threads that
-# wait awake for each other then take 25 times as long (training/__main__.py).
+RUNNING_VARIABLE = "TUNEPORT_RUNNING_TESTS"  # a folder where conftest.py writes the running tests' names
+# Engines, trainers and tests share few cores, on CI also with other runs. OpenMP's threads, which spin while they wait
+# for each other, then take 25 times as long (training/__main__.py).
 CROWDED = {"GOMP_SPINCOUNT": "1000"}
 DEADLINE_PASSED, LEFT_BEHIND = 124, 125
 POLL_SECONDS = 0.1
 STACKS_SECONDS = 5.0
-LINGER_SECONDS = 5.0  # what ends by itself after the command
+LINGER_SECONDS = 5.0  # for processes to end by themselves after the command
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -60,14 +60,14 @@ def run(seconds: float, command: Sequence[str]) -> int:
 
 
 def _running(folder: str) -> str:
-    """The tests that run, of each process the last that it began."""
+    """The running tests: the last that each process began."""
     files = sorted(Path(folder).iterdir())
     workers = [file for file in files if file.name != "main"]  # the main process repeats what they begin
     return ", ".join(file.read_text() for file in workers or files) or "its start"
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """Wait for the process; orphans that end meanwhile are ours to bury, or tests would see them as zombies."""
+    """Wait for the process; also reap orphans that end meanwhile, else tests would see zombies."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -85,7 +85,7 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _end_all() -> list[str]:
-    """Give what is left a moment to end, kill it, and say what it was."""
+    """Wait LINGER_SECONDS for remaining processes, kill them, and return their names."""
     us = psutil.Process()
     deadline = time.monotonic() + LINGER_SECONDS
     while (left := _living(us)) and time.monotonic() < deadline:
@@ -101,7 +101,7 @@ def _end_all() -> list[str]:
 
 
 def _living(us: psutil.Process) -> list[psutil.Process]:
-    with contextlib.suppress(ChildProcessError):  # orphans that ended are ours to bury
+    with contextlib.suppress(ChildProcessError):  # reap orphans that ended
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     return [child for child in us.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]

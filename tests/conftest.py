@@ -1,4 +1,4 @@
-"""What all tests share: SmolLM2 prepared once a machine, a tiny random Llama made once a run, and adapters of noise."""
+"""Shared by all tests: SmolLM2, prepared once per machine; a tiny random Llama, made once per run; random adapters."""
 
 import os
 from collections.abc import Callable
@@ -18,14 +18,14 @@ TESTS = ROOT / "tests"
 LONG_FIRST = ("e2e", "bench", "training", "server")
 MISTREATED = ("test_alive", "test_export", "test_platform")  # end-to-end tests of the second server
 MakeAdapter = Callable[..., Path]
-# For tests whose fixtures train or start an engine: three times what they take on two quiet cores.
+# Limits for tests whose fixtures train or start an engine: three times their duration on two idle cores.
 FIXTURE_SECONDS = {"job": 500, "mistreated": 300, "running": 300, "stock": 300, "spawner": 240}
 
 
 class Sharing(LoadScopeScheduling):
     """How two processes share the tests (`make test`): end-to-end tests of one server stay together and come first.
 
-    Of the others a file stays together, long ones first.
+    The other tests are shared by file, the long ones first.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests with slow fixtures their time, and put them in order: those that end a server last of theirs."""
+    """Give tests with slow fixtures more time, and sort tests; those that end a server come last in their group."""
     for item in items:
         if item.get_closest_marker("timeout") is None and isinstance(item, pytest.Function):
             slow = [seconds for name, seconds in FIXTURE_SECONDS.items() if name in item.fixturenames]
@@ -56,14 +56,14 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Say which test runs, for the one who ends a run that takes too long (tests/bounded.py)."""
+    """Write which test runs, for tests/bounded.py, which names it if the run takes too long."""
     if folder := os.environ.get(RUNNING_VARIABLE):
         (Path(folder) / os.environ.get("PYTEST_XDIST_WORKER", "main")).write_text(nodeid)
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct, where `make demo` keeps it too."""
+    """SmolLM2-135M-Instruct, in the same folder as `make demo` uses."""
     from demo.base import prepare
 
     return prepare(ROOT / "var" / "models")
@@ -93,12 +93,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=2,  # vLLM's fp32 attention on CPUs takes heads of 32 and more
+        num_attention_heads=2,  # vLLM's fp32 attention on CPUs needs heads of 32 or more
         num_key_value_heads=1,
         max_position_embeddings=4096,
         eos_token_id=2,
         tie_word_embeddings=True,
-        initializer_range=0.3,  # so that tied embeddings of width 64 can say something
+        initializer_range=0.3,  # so that tied embeddings of width 64 give different tokens
     )
     path = tmp_path_factory.mktemp("models") / "tiny"
     LlamaForCausalLM(config).save_pretrained(path)
@@ -108,7 +108,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    """Like `tiny`, but with bytes for tokens: SmolLM2's 49,152 logits are most of a tiny model's step."""
+    """Like `tiny`, but with bytes as tokens, since SmolLM2's 49,152 logits take most of a tiny model's step."""
     import torch
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import BPE

@@ -1,13 +1,13 @@
-"""Bases as people bring them, small: each family's chat template, marks and model class, over an alphabet of bytes.
+"""Small versions of common bases: each family's chat template, special tokens and model class, with bytes as tokens.
 
-The templates do what the published ones do with turns, thoughts and ends, and leave the rest out.
+The templates treat turns, thoughts and ends as the published ones do, and leave out the rest.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-QWEN3 = (  # drops earlier thoughts, and answers without one begin with an empty one
+QWEN3 = (  # drops earlier thoughts; an answer without a thought begins with an empty one
     "{% set ns = namespace(asked=0) %}"
     "{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -24,7 +24,7 @@ LLAMA = (
     "{{ m.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-MISTRAL = (  # has a system turn stand in the last question
+MISTRAL = (  # puts the system turn into the last question
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}"
     "{% else %}{% set turns = messages %}{% endif %}{{ bos_token }}"
     "{% for m in turns %}"
@@ -61,7 +61,7 @@ PHI = (
 
 @dataclass(frozen=True)
 class Family:
-    """`end` ends its turns; `model` is transformers' config class, with `more` for it."""
+    """A family: `end` ends its turns; `model` is transformers' config class, `more` its arguments."""
 
     name: str
     template: str | None
@@ -117,7 +117,7 @@ FAMILIES = {
 
 
 def tokenizer_of(family: Family) -> Any:
-    """A letter a byte, and the family's marks."""
+    """A tokenizer with a token for each byte, and the family's special tokens."""
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
@@ -138,7 +138,7 @@ def tokenizer_of(family: Family) -> Any:
 
 
 def model_of(family: Family, tokenizer: Any, head: int = 16) -> Any:
-    """Two layers of noise, `head` wide each of two attention heads."""
+    """A random model of two layers with two attention heads of width `head`."""
     import torch
     import transformers
 
@@ -162,7 +162,7 @@ def model_of(family: Family, tokenizer: Any, head: int = 16) -> Any:
 
 
 def save(family: Family, folder: Path, head: int = 16) -> Path:
-    """A base on disk; see `model_of`."""
+    """Write a base to disk; see `model_of`."""
     tokenizer = tokenizer_of(family)
     model_of(family, tokenizer, head).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes up from the application's own schema: each gets a clear answer, never a 5xx."""
+"""Requests that schemathesis generates from the application's schema: each must get a clear answer, never a 5xx."""
 
 from collections import Counter
 from typing import Any
@@ -16,11 +16,11 @@ ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 
 def fuzz(base_url: str, key: str, base: BaseModel, *, cases: int, derandomize: bool) -> dict[int, int]:
-    """Send so many requests; return how many answers had each status.
+    """Send at least `cases` requests; return the number of answers by status.
 
     Args:
-        base_url: of the server, without `/v1`.
-        derandomize: the same requests every time.
+        base_url: the server's URL, without `/v1`.
+        derandomize: send the same requests every time.
 
     Raises:
         AssertionError: an answer is a 5xx, or an error not in OpenAI's form; hypothesis shows the smallest case.
@@ -40,7 +40,7 @@ def fuzz(base_url: str, key: str, base: BaseModel, *, cases: int, derandomize: b
     def check(case: Any) -> None:
         if case.path in ANSWERS and isinstance(case.body, dict):
             longest = "max_output_tokens" if case.path == "/v1/responses" else "max_tokens"
-            case.body[longest] = 1 if case.body.get(longest) is None else case.body[longest]  # else 8,000 at a time
+            case.body[longest] = 1 if case.body.get(longest) is None else case.body[longest]  # else 8,000 tokens each
         answer = case.call(base_url=base_url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
         met[answer.status_code] += 1
         assert answer.status_code < 500, answer.text

@@ -1,4 +1,4 @@
-"""Requests made to stall a server: each field of each route, with whatever takes long to read."""
+"""Requests made to stall a server: values that take long to read, in each field of each route."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type":
 
 
 def _repeated(piece: str, opening: str = "", closing: str = "", joint: str = "") -> Callable[[int], str]:
-    """JSON of about so many bytes, out of a repeated piece."""
+    """A function that makes JSON of about `size` bytes by repeating a piece."""
 
     def made(size: int) -> str:
         count = max((size - len(opening) - len(closing)) // (len(piece) + len(joint)), 1)
@@ -69,7 +69,7 @@ CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 COMPLETION: dict[str, Any] = {"model": MODEL, "prompt": "Hi", "max_tokens": 1}
 RESPONSE: dict[str, Any] = {"model": MODEL, "input": "Hi", "max_output_tokens": 16, "store": False}
 JOB: dict[str, Any] = {"model": MODEL, "training_file": "file-none"}
-# Each route with a body, and the fields of it that are put to the test; "" is the body itself.
+# Each route with a body, and the fields to test; "" is the body itself.
 ROUTES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "POST /v1/chat/completions": (
         {**CHAT, "tools": [FUNCTION], "response_format": SCHEMA, "structured_outputs": {"regex": "a"}},
@@ -157,7 +157,7 @@ GET_LISTS = ("/v1/files?purpose=", "/v1/fine_tuning/jobs?metadata[a]=", "/v1/bat
 
 @dataclass(frozen=True)
 class Hostile:
-    """A request; `name` says which of its fields holds what."""
+    """A request; `name` says which field holds what."""
 
     name: str
     method: str
@@ -167,10 +167,10 @@ class Hostile:
 
 
 def bodies(count: int, limit: int, seed: int = 0) -> Iterator[Hostile]:
-    """So many: what a review found, then each field of each route in turn, with the next shape each time.
+    """`count` requests: first those that a review found, then each field of each route in turn, with changing values.
 
     Args:
-        limit: bytes of the largest body.
+        limit: largest body, in bytes.
     """
     chance = random.Random(seed)
     fields = [(route, field) for route, (_, names) in ROUTES.items() for field in names]
@@ -207,7 +207,7 @@ def _with(body: dict[str, Any], place: str, value: str) -> str:
 
 
 def _found() -> Iterator[Hostile]:
-    """What stopped the server when it was reviewed."""
+    """The requests that stalled the server in a review."""
     words = " ".join(f"w{number}" for number in range(6_000))
     similarity = {**SIMILARITY, "input": "{{sample.output_text}}", "reference": "{{item.a}}"}
     for name, route, body in (
@@ -235,7 +235,7 @@ def _found() -> Iterator[Hostile]:
 
 
 def _others(limit: int) -> Iterator[Hostile]:
-    """What is no field of a JSON body."""
+    """Requests whose hostile part is no field of a JSON body."""
     chat = "/v1/chat/completions"
     yield Hostile("a gzip bomb", "POST", chat, gzip.compress(b" " * 50 * limit), {"content-encoding": "gzip"})
     yield Hostile("UTF-16", "POST", chat, json.dumps(CHAT).ljust(limit // 2 - 8).encode("utf-16"))

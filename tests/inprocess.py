@@ -1,6 +1,6 @@
-"""A server in the test's own process: the whole application and its web server on a real socket, a scripted engine.
+"""A server in the test's process: the whole application, its web server on a real socket, and a scripted engine.
 
-Starts in a tenth of a second. What only vLLM can show is tested on vLLM (tests/e2e).
+It starts in a tenth of a second. Tests that need vLLM are in tests/e2e.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PERCEPTIBLE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class InProcess:
-    """A server in a thread; `data` is its folder, `adapter_root` one that adapters may be registered from."""
+    """A server on a thread; `data` is its data folder, `adapter_root` a folder for adapters to register."""
 
     base_url: str
     data: Path
@@ -60,7 +60,7 @@ class InProcess:
 
     @contextlib.contextmanager
     def pauses(self) -> Iterator[list[float]]:
-        """The seconds between two turns of the server's loop, of those that others would feel."""
+        """Collect the pauses of the server's event loop, in seconds, that clients would notice."""
         longest: list[float] = []
 
         async def turn() -> None:
@@ -85,10 +85,10 @@ class InProcess:
 
 @contextlib.contextmanager
 def in_process(base: BaseModel, engine: ScriptedEngine, data: Path, **settings: Any) -> Iterator[InProcess]:
-    """A server for the time of the block, ended as SIGTERM would end it.
+    """Run a server during the block; it is ended as by SIGTERM.
 
     Args:
-        settings: those of `Settings`, beside the test's own; with `tls_certificate` and `tls_key` it speaks https.
+        settings: fields of `Settings` besides the defaults for tests; `tls_certificate` and `tls_key` turn on https.
     """
     allowed = data / "allowed"
     allowed.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def in_process(base: BaseModel, engine: ScriptedEngine, data: Path, **settings: 
 
 
 def _encrypted(app: FastAPI, settings: Settings) -> tuple[Callable[[], None], Callable[[], object]]:
-    """How the server with TLS is run, in a loop of its own, and how it is stopped."""
+    """Functions that run the server with TLS, on a new event loop, and that stop it."""
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
     return (
@@ -128,7 +128,7 @@ def _encrypted(app: FastAPI, settings: Settings) -> tuple[Callable[[], None], Ca
 
 
 def _started(app: FastAPI, port: int, thread: threading.Thread) -> Services:
-    """The application's parts, once it listens."""
+    """Wait until the application listens; return its parts."""
     while True:
         thread.join(0.01)
         assert thread.is_alive(), "the server did not start"

@@ -1,4 +1,4 @@
-"""Processes that tests start: each has a limit, dies with all its children, and leaves no pipe open."""
+"""Runs processes for tests, each with a time limit; kills them with all children, and leaves no pipe open."""
 
 import contextlib
 import os
@@ -21,10 +21,10 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; fail the test, with what was said so far, where that takes longer than the limit.
+    """Run a command to its end; if that takes longer than the limit, fail the test and show the output so far.
 
     Args:
-        environment: beside the test's own.
+        environment: variables besides the test's own.
     """
     process = subprocess.Popen(
         command,
@@ -48,7 +48,7 @@ def run(
 
 
 def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a killed process said; little where a child of its that got away holds its pipes."""
+    """The output of a killed process, without the rest if an escaped child holds its pipes open."""
     try:
         return process.communicate(timeout=PIPE_SECONDS)
     except subprocess.TimeoutExpired:
@@ -70,7 +70,7 @@ def kill(pid: int) -> None:
 
 @contextlib.contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for the time of the block, with a pipe from its output; killed at the end, however that comes."""
+    """Run a process during the block, with a pipe from its output; it is killed at the end."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, **options)
     try:
         yield process

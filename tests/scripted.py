@@ -1,4 +1,4 @@
-"""An engine in the test's hand: the real one takes 30 seconds to start, and neither stalls nor dies when asked to."""
+"""An engine that tests control: the real one takes 30 seconds to start, and cannot be told to stall or die."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ ANSWER = "The capital of France is Paris."
 
 @dataclass(frozen=True)
 class Asked:
-    """What `generate` was called with."""
+    """The arguments of a call of `generate`."""
 
     prompt: list[int]
     sampling: Sampling
@@ -24,20 +24,20 @@ class Asked:
 
 
 class ScriptedEngine:
-    """Follows `Engine`; the test decides what it says, how long loads take, which fail, when it stalls and dies.
+    """Implements `Engine`; the test decides what it answers, how long loads take, which fail, when it stalls or dies.
 
     Attributes:
-        answer: what every request is answered, a token at a time; over and over where `max_tokens` asks for more.
+        answer: the answer to every request, a token at a time; repeated if `max_tokens` is larger.
         pause_seconds: before each token.
         refusal: raised by `generate` instead of an answer.
-        flowing: while it is not set, streams stand still.
-        asked: the requests as they came.
-        running: streams that have begun and not ended.
-        calls: ("load" or "unload", digest) as they came.
-        held: digests in memory; more than `capacity` at once is an error of the caller.
+        flowing: while it is not set, streams yield nothing.
+        asked: the requests, in order.
+        running: number of streams that have begun and not ended.
+        calls: ("load" or "unload", digest), in order.
+        held: digests in memory; more than `capacity` is the caller's error.
         failing: digests whose load fails.
         gate: while it is not set, loads wait.
-        dead: set, the engine is dead: its streams end with EngineUnavailable.
+        dead: if set, the engine is dead, and its streams end with EngineUnavailable.
     """
 
     def __init__(self, capacity: int = 100, tokenizer: Any = None, context: int = 8192) -> None:

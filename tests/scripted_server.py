@@ -1,4 +1,4 @@
-"""`python -m tests.scripted_server` with the flags of `tuneport serve`: that server in a process, a scripted engine."""
+"""`python -m tests.scripted_server`, with the flags of `tuneport serve`: the server with a scripted engine."""
 
 import gc
 from pathlib import Path

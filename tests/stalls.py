@@ -1,4 +1,4 @@
-"""What a server's other clients feel of bodies made to stall it: the longest time without a word."""
+"""Measures how long a server's other clients get nothing while bodies come in that were made to stall it."""
 
 import asyncio
 import contextlib
@@ -38,9 +38,9 @@ class Silence:
 
 
 def measure(model: Path, data: Path, count: int, seed: int = 0) -> list[Silence]:
-    """What clients of a server on a scripted engine wait while so many bodies come in, the longest first.
+    """The longest waits of clients of a scripted server while `count` hostile bodies come in, longest first.
 
-    A wait of `PERCEPTIBLE_SECONDS` is measured again, and the shortest counts: the machine stalls too.
+    A wait of `PERCEPTIBLE_SECONDS` is measured again, and the shortest counts, as the machine itself may stall.
     """
     port = free_port()
     flags = ["--model", model, "--port", port, "--data-dir", data, "--no-auth", "--pause", PAUSE_SECONDS]
@@ -57,7 +57,7 @@ def measure(model: Path, data: Path, count: int, seed: int = 0) -> list[Silence]
 
 
 class Clients:
-    """16 that read streams and one that asks for `/health`, in a loop of their own; `longest` is what they waited."""
+    """16 clients that read streams, and one that asks for `/health`, on their own event loop."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -83,7 +83,7 @@ class Clients:
         self._thread.join(ANSWER_SECONDS)
 
     def longest(self) -> tuple[float, str]:
-        """The longest wait since this was last asked, in seconds, once each has heard again, and whose it was."""
+        """The longest wait since the last call, in seconds, and whose it was; returns when all have got something."""
         return asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result(ANSWER_SECONDS)
 
     async def _settle(self) -> tuple[float, str]:
@@ -149,7 +149,7 @@ def _head(method: str, path: str, length: int) -> bytes:
 
 
 def send(port: int, hostile: Hostile) -> int:
-    """Send it; return the answer's status, 0 where the server closed the connection on what it will not read."""
+    """Send a request; return the answer's status, or 0 if the server closed the connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

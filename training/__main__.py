@@ -1,7 +1,7 @@
-"""`python -m training JOB.json`: run one job to its outcome, or go on where a killed run stopped.
+"""`python -m training JOB.json`: run a job to its end, or go on where a killed run stopped.
 
-Exit status 0: succeeded; 1: failed, and `failure.json` says why; 75: asked to stop, run it again to go on; anything
-else: killed, run it again.
+Exit status 0: succeeded; 1: failed, and `failure.json` says why; 75: asked to stop, can go on if run again; any other:
+killed, run it again.
 """
 
 import os
@@ -30,10 +30,10 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "true",
-    # To see whether there is a GPU without taking hold of it: a fork could not use it then.
+    # Look for GPUs without initialising CUDA, since a forked process could not use a GPU afterwards.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    # OpenMP's threads wait awake for their next piece of work. Two trainers on two cores, or one beside a busy engine,
-    # then mostly wait: 25 small products a second where 640 go alone. After 1,000 turns asleep: 240, and 620 alone.
+    # OpenMP's threads spin while they wait for work. Two trainers on two cores, or one beside a busy engine, then make
+    # 25 small products a second, where one alone makes 640. If threads sleep after 1,000 spins: 240, and 620 alone.
     "GOMP_SPINCOUNT": "1000",
 }
 GO_ON_LATER = 75  # EX_TEMPFAIL
@@ -61,7 +61,7 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
     """Run the job in this process; return the exit status.
 
     Args:
-        on_lock: called once no other trainer can run the job.
+        on_lock: called when this process holds the job's lock.
     """
     _use_one_gpu()
     with directory.running():
@@ -74,18 +74,18 @@ def work(directory: JobDirectory, on_lock: Callable[[], object] = lambda: None) 
 
 
 def _use_one_gpu() -> None:
-    """Have the first of the GPUs be the only one: transformers splits a batch over all it sees, and our losses do not.
+    """Hide all GPUs but the first: transformers splits a batch over all that it sees, and our losses do not allow that.
 
-    Before CUDA is used in this process; what is set then holds for every library.
+    Must run before CUDA is used in this process.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
 def _must_start_afresh(directory: JobDirectory) -> bool:
-    """Whether a forked process cannot do the job: it needs what was forgone, or a GPU that its parent used."""
+    """Whether a forked process cannot run the job: it needs a package that `_forgo` hid, or a GPU its parent used."""
     import torch
 
-    # Without a GPU, to look for one counts as use; the management library, which a fork may ask, has none then.
+    # torch counts looking for a GPU as use, even if there is none; NVML, which a fork may ask, says if there is one.
     used = torch.cuda._is_in_bad_fork() and torch.cuda._device_count_nvml() > 0
     return _quantised(directory.job()) or used
 
@@ -95,7 +95,7 @@ def _quantised(job: TrainingJob) -> bool:
 
 
 def _forgo(*packages: str) -> None:
-    """Have them not be found: transformers and PEFT import for seconds what they find, and need none of it here."""
+    """Hide installed packages: transformers and PEFT would spend seconds importing them, and need none of them here."""
     for package in packages:
         sys.modules[package] = None  # pyright: ignore[reportArgumentType] (Python's way to say: there is none)
 
@@ -110,7 +110,7 @@ def _outcome(directory: JobDirectory) -> Result | Failure:
     except Exception as error:  # noqa: BLE001 (the process border: the traceback is logged, the job fails)
         traceback.print_exc()
         if _no_room(error):
-            shutil.rmtree(directory.checkpoints, ignore_errors=True)  # makes room to say so; a failed job needs none
+            shutil.rmtree(directory.checkpoints, ignore_errors=True)  # room to record the failure
             result = Failure(code=DiskFull.code, message="the disk is full: free some room, and start the job again")
         else:
             result = Failure(code="server_error", message=f"the trainer broke off: {type(error).__name__}: {error}")
@@ -123,7 +123,7 @@ def _no_room(error: Exception) -> bool:
 
 
 def run(job: TrainingJob, directory: JobDirectory) -> Result:
-    """Check the data, train, prove; imports of seconds wait until the data are known to be good."""
+    """Check the data, train, prove; slow imports come after the check of the data."""
     directory.event("Validating training file")
     if job.wandb is not None:
         given = {
@@ -137,7 +137,7 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
     if job.retention_file is not None:
         from training.proof import forgetting
 
-        forgetting.questions(job.retention_file)  # asked after the training, and refused before it
+        forgetting.questions(job.retention_file)  # used after the training, but checked before it
 
     from transformers import AutoConfig
 
@@ -168,7 +168,7 @@ def run(job: TrainingJob, directory: JobDirectory) -> Result:
 
 
 def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Row] | None]:
-    """Rows to train on and to validate with; None: they are to be held out."""
+    """Rows to train on, and rows to validate with; None: hold some out."""
     kind = job.method.type
     try:
         rows = reading.read(job.training_file, kind)
@@ -178,14 +178,14 @@ def _read(job: TrainingJob, directory: JobDirectory) -> tuple[list[Row], list[Ro
         write_atomically(directory.data_report, check.check(job.training_file, kind, validation=job.validation_file))
         raise
     system = Manifest.read(job.parent).system_prompt if job.parent else None
-    if system is not None:  # the result inherits it, and is served with it
+    if system is not None:  # the result inherits the system prompt, and is served with it
         rows = [under(row, system) for row in rows]
         held_out = [under(row, system) for row in held_out] if held_out is not None else None
     return rows, held_out
 
 
 def _heed(report: DataReport, job: TrainingJob, directory: JobDirectory) -> None:
-    """Tell the findings; errors end the job, but for those it was told to accept."""
+    """Write the findings as events; errors end the job, except those that it accepts."""
     for finding in report.findings:
         directory.event(f"Data: {finding.message}", level="warn" if finding.level == "warning" else "info")
     accepted = check.ACCEPTABLE if job.accept_findings else ()
@@ -238,7 +238,7 @@ def _train(
 def _prove(
     trained: "Trained", job: TrainingJob, directory: JobDirectory, tokenizer: Any, parts: "Parts[Row]", data: DataReport
 ) -> Result:
-    """Judge the result and write the report. Whatever goes wrong here, what was trained is kept, unproven."""
+    """Judge the result and write the report. If this fails, the trained model is kept without a proof."""
     from training.proof.evaluate import evaluate
     from training.proof.evaluation import Evaluation, judge
     from training.proof.report import write

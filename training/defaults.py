@@ -1,4 +1,4 @@
-"""What `auto` means. Each default lives here once, with its source.
+"""The values that `auto` stands for, each with its source.
 
 Rank 16, alpha 32, all linear layers, no dropout: "LoRA Without Regret" (Thinking Machines, 2025).
 """
@@ -19,26 +19,26 @@ from training.job import (
 
 LORA_RANK = 16
 LORA_ALPHA = 32
-EARLY_STOPPING_PATIENCE = 2  # evaluations, one an epoch, without a better validation loss
-SELECTION_SHARE = 0.05  # of the rows, to choose the checkpoint by
+EARLY_STOPPING_PATIENCE = 2  # evaluations (one per epoch) without a better validation loss
+SELECTION_SHARE = 0.05  # of the rows, to choose the checkpoint
 MAX_SELECTION_ROWS = 100
 PROOF_SHARE = 0.1
-MAX_PROOF_ROWS = 200  # more would only narrow the interval
+MAX_PROOF_ROWS = 200  # more would only narrow the intervals
 REPLAY_SHARE = 0.1  # cut the KL on general prompts from 0.65 to 0.135 nats a token in our trial
 MIN_ROWS = 10  # OpenAI's minimum
-BETA = 0.1  # of the DPO paper, and OpenAI's
-SUPERVISED_SHARE = 0.2  # "Iterative Reasoning Preference Optimization" (2024) adds the preferred answers' loss; 0.2..1
-PREFERENCE_RATE = 0.1  # of the supervised learning rate (training notes of TRL and Zephyr: 5e-7 against 2e-5 and less)
+BETA = 0.1  # as in the DPO paper and at OpenAI
+SUPERVISED_SHARE = 0.2  # weight of the preferred answers' loss; "Iterative Reasoning Preference Optimization" (2024)
+PREFERENCE_RATE = 0.1  # of the supervised learning rate (TRL and Zephyr: 5e-7, against at most 2e-5)
 REINFORCEMENT_RATE = 0.1
-FULL_RATE = 0.1  # "LoRA Without Regret": LoRA's best rate is ten times that of full fine-tuning
+FULL_RATE = 0.1  # of LoRA's; "LoRA Without Regret": LoRA's best rate is ten times that of full fine-tuning
 MAX_ANSWER_TOKENS = 256  # sampled in reinforcement; TRL's `max_completion_length`
 SAMPLES_A_PROMPT = 8  # TRL's `num_generations`
-FULL_RANK = 16  # of the adapter that is extracted; nothing was lost in our trial
+FULL_RANK = 16  # of the adapter extracted from a full fine-tune; nothing was lost in our trial
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Hyperparameters as numbers; `learning_rate` is absolute, the rest as the API has them."""
+    """Hyperparameters as numbers; `learning_rate` is absolute, the others are as in the API."""
 
     n_epochs: int
     batch_size: int
@@ -55,7 +55,7 @@ class Resolved:
     max_answer_tokens: int = MAX_ANSWER_TOKENS
 
     def wire(self, method: Method) -> dict[str, Any]:
-        """In the form of the API."""
+        """The hyperparameters in the API's form."""
         given = method.hyperparameters.model_dump()
         values: dict[str, Any] = {
             "n_epochs": self.n_epochs,
@@ -73,7 +73,7 @@ class Resolved:
 
 
 def resolve(method: Method, *, rows: int, hidden_size: int) -> Resolved:
-    """Replace every `auto`.
+    """Replace every `auto` by a number.
 
     Args:
         method: with hyperparameters as the user gave them.
@@ -130,17 +130,17 @@ def _reinforcement(
 def learning_rate(hidden_size: int, batch_size: int) -> float:
     """LoRA's learning rate for a Llama-like model.
 
-    5e-5 x 10 x (2000 / hidden)^0.781 from the Tinker cookbook's fit (the factor 10: LoRA against full fine-tuning),
-    times sqrt(batch / 16), the usual scaling of Adam's rate with the batch.
+    5e-5 x 10 x (2000 / hidden)^0.781 is the Tinker cookbook's fit (factor 10: LoRA against full fine-tuning),
+    times sqrt(batch / 16), the usual scaling of Adam's rate with the batch size.
     """
     return 5e-5 * 10 * (2000 / hidden_size) ** 0.781 * math.sqrt(batch_size / 16)
 
 
 def _epochs(rows: int) -> int:
-    """3, bounded so that between 100 and 25,000 examples are seen (OpenAI's documented behaviour)."""
+    """3, or another number so that 100 to 25,000 examples are seen (OpenAI's documented behaviour)."""
     return max(1, min(max(3, math.ceil(100 / rows)), max(1, 25_000 // rows)))
 
 
 def _batch_size(rows: int, epochs: int) -> int:
-    """0.2 % of the rows within 4..32 (OpenAI's documented behaviour), with 100 steps or more where the data allow."""
+    """0.2 % of the rows, within 4..32 (OpenAI's documented behaviour), and small enough for 100 steps if possible."""
     return max(4, min(32, round(0.002 * rows), rows * epochs // 100))

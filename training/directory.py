@@ -1,8 +1,8 @@
-"""The directory a job is: its description in, its records and its outcome out.
+"""A job's directory: it holds the job's description, records and outcome.
 
-`job.json` in; `events.jsonl`, `metrics.jsonl`, `data_report.json`, `checkpoints/`, then `result.json` with `adapter/`,
-`evaluation.json` and the report, or `failure.json`, out. Whoever holds the lock runs it; killing anything loses at most
-the steps since a checkpoint.
+In: `job.json`. Out: `events.jsonl`, `metrics.jsonl`, `data_report.json`, `checkpoints/`, then either `result.json` with
+`adapter/`, `evaluation.json` and the report, or `failure.json`. The process that holds the lock runs the job. A kill
+loses at most the steps since the last checkpoint.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from training.job import Failure, Result, TrainingJob
 
-TRAINER = (sys.executable, "-P", "-m", "training")  # its argument: a job's description
+TRAINER = (sys.executable, "-P", "-m", "training")  # the argument is a job's description
 
 
 class JobDirectory:
@@ -44,7 +44,7 @@ class JobDirectory:
 
     @classmethod
     def create(cls, path: Path, job: TrainingJob) -> "JobDirectory":
-        """Make the directory, or open it again after a crash; the description is written once."""
+        """Make the directory, or open it again after a crash; the description is only written once."""
         path.mkdir(parents=True, exist_ok=True)
         directory = cls(path)
         if not directory.description.exists():
@@ -52,7 +52,7 @@ class JobDirectory:
         return directory
 
     def job(self) -> TrainingJob:
-        """The description."""
+        """The job's description."""
         return TrainingJob.model_validate_json(self.description.read_bytes())
 
     def event(
@@ -63,20 +63,20 @@ class JobDirectory:
         type: Literal["message", "metrics"] = "message",
         data: dict[str, Any] | None = None,
     ) -> None:
-        """Append an event; server and trainer both do, one whole line a write."""
+        """Append an event. Server and trainer both do so, each line by one write."""
         record = {"created_at": int(time.time()), "level": level, "message": message, "type": type, "data": data or {}}
         append_line(self.events_file, record)
 
     def events(self, start: int = 0) -> list[dict[str, Any]]:
-        """Events from the `start`-th on, oldest first."""
+        """Events from number `start` on, oldest first."""
         return read_lines(self.events_file)[start:]
 
     def finish(self, outcome: Result | Failure) -> None:
-        """Record the outcome; it appears whole or not at all."""
+        """Write the outcome, whole or not at all."""
         write_atomically(self._result if isinstance(outcome, Result) else self._failure, outcome)
 
     def outcome(self) -> Result | Failure | None:
-        """The outcome, or None while there is none."""
+        """The outcome, or None if the job has not ended."""
         if self._result.exists():
             return Result.model_validate_json(self._result.read_bytes())
         if self._failure.exists():
@@ -84,18 +84,18 @@ class JobDirectory:
         return None
 
     def newest_checkpoint(self) -> int:
-        """Step of the newest checkpoint; 0 where there is none."""
+        """Step of the newest checkpoint; 0 if there is none."""
         steps = [int(folder.name.rpartition("-")[2]) for folder in self.checkpoints.glob("checkpoint-*")]
         return max(steps, default=0)
 
     def drop_checkpoints(self) -> None:
-        """Free the room of what only going on would need; the adapters' own copies are in the store by now."""
+        """Delete what only a resume needs; registered adapters were copied into the store."""
         for folder in (self.checkpoints, self.path / "extracted"):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the job's lock, with our process id in it; a second trainer waits here until the first is gone."""
+        """Hold the job's lock, with our process id in it; a second trainer waits here until the first has ended."""
         with self._lock.open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
@@ -104,7 +104,7 @@ class JobDirectory:
             yield
 
     def trainer_pid(self) -> int | None:
-        """Process id of the trainer that holds the lock, or None where nobody does."""
+        """Process id of the trainer that holds the lock, or None."""
         if not self._lock.exists():
             return None
         with self._lock.open() as lock:
@@ -116,15 +116,15 @@ class JobDirectory:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append a JSON line by one write, so that concurrent writers never mix theirs."""
+    """Append a JSON line by one write, so that lines of concurrent writers are never mixed."""
     with path.open("ab", buffering=0) as stream:
         stream.write(json.dumps(record).encode() + b"\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a file that may be growing; none where it does not exist yet.
+    """The complete JSON lines of a file that may be growing; none if it does not exist yet.
 
-    A line that a full disk or a crash cut short is left out.
+    Lines that a full disk or a crash cut off are left out.
     """
     records: list[dict[str, Any]] = []
     if path.exists():
@@ -136,7 +136,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_atomically(path: Path, content: BaseModel) -> None:
-    """Write a record whole, synced to disk, or not at all."""
+    """Write a record, whole and synced to disk, or not at all."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         stream.write(content.model_dump_json(indent=2).encode())

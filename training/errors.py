@@ -1,21 +1,21 @@
-"""Why a job fails by its own fault or its data's; anything else is a bug and ends with a traceback.
+"""Failures caused by a job or its data; any other error is a bug, and ends with a traceback.
 
 TrainingError
 ├── InvalidTrainingData  (ValueError)    the file is at fault; the message lists line numbers
-├── TrainingDiverged     (RuntimeError)  the loss left the real numbers, or rose above where it began
-├── NothingToLearn       (RuntimeError)  every answer is rewarded alike
-├── GraderFailed         (RuntimeError)  the grader, or its judge, fails on one answer after the other
-├── DiskFull             (RuntimeError)  there is no room for a checkpoint
+├── TrainingDiverged     (RuntimeError)  the loss became NaN or infinite, or rose far above its start
+├── NothingToLearn       (RuntimeError)  all answers get the same reward
+├── GraderFailed         (RuntimeError)  the grader, or its judge, fails on many answers in a row
+├── DiskFull             (RuntimeError)  no room on the disk
 ├── data.jsonl:          NotJsonLines (ValueError)
 ├── render:              AnswersApart (ValueError)
 └── graders:             InvalidPath, InvalidFormula, TooLong, BrokenSource, JudgeRefused (ValueError);
                          JudgeUnavailable, SandboxUnavailable (RuntimeError)
-Interrupted  somebody asked the trainer to stop; it saved a checkpoint and can go on
+Interrupted  the trainer was asked to stop; it saved a checkpoint and can go on
 """
 
 
 class TrainingError(Exception):
-    """Base; `code` and `param` are those of the failed job's error object in OpenAI's API."""
+    """Base; `code` and `param` go into the failed job's error object in OpenAI's API."""
 
     code = "training_failed"
     param: str | None = None
@@ -34,19 +34,19 @@ class InvalidTrainingData(TrainingError, ValueError):
 
 
 class TrainingDiverged(TrainingError, RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, or rose far above its start."""
 
     code = "training_diverged"
 
 
 class NothingToLearn(TrainingError, RuntimeError):
-    """The grader gives all first answers the same reward: no step would change anything."""
+    """All first answers get the same reward, so that no step would change anything."""
 
     code = "no_reward_variance"
 
 
 class GraderFailed(TrainingError, RuntimeError):
-    """The grader fails on one answer after the other: there is nothing to learn from."""
+    """The grader fails on many answers in a row, so that there is nothing to learn from."""
 
     code = "grader_failed"
 
@@ -58,4 +58,4 @@ class DiskFull(TrainingError, RuntimeError):
 
 
 class Interrupted(Exception):
-    """The training was asked to stop, and did after saving."""
+    """The training was asked to stop, and did so after saving a checkpoint."""

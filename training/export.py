@@ -1,9 +1,9 @@
-"""`python -m training.export FORMAT BASE ADAPTER OUTPUT`: a fine-tuned model as files for other runtimes.
+"""`python -m training.export FORMAT BASE ADAPTER OUTPUT`: writes a fine-tuned model for other runtimes.
 
-`merged`: the base with the adapter's weights added, in the base's own number format: a folder that transformers, vLLM
-and `tuneport serve --model` take. `onnx`: the same in fp32 as one graph for ONNX Runtime, with a cache of keys and
-values, so that a token costs a token: on SmolLM2-135M 26 to 45 tokens a second in a JVM, 10 without it. Both bring
-tokenizer and chat template along. The folder appears whole or not at all.
+`merged`: the base with the adapter's weights added, in the base's number format; transformers, vLLM and `tuneport serve
+--model` take the folder. `onnx`: the same in fp32 as one graph for ONNX Runtime, with a cache of keys and values, so
+that each step only computes the new token: SmolLM2-135M makes 26 to 45 tokens a second in a JVM, 10 without the cache.
+Both include tokenizer and chat template. The folder appears whole or not at all.
 """
 
 import shutil
@@ -23,21 +23,21 @@ OPSET = 20
 
 
 class Cached(torch.nn.Module):
-    """The model as a graph sees it: one new piece of one conversation, and the keys and values of what came before."""
+    """The model for a graph: inputs are new tokens of one conversation, and the keys and values of earlier ones."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self._model = model
 
     def forward(self, input_ids: torch.Tensor, past: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Go on by some tokens.
+        """Compute some further tokens.
 
         Args:
             input_ids: int64 of shape (1, new).
-            past: key and value of each layer in turn, of shape (1, heads, before, head size); `before` may be 0.
+            past: key and value of each layer in turn, each of shape (1, heads, before, head size); `before` may be 0.
 
         Returns:
-            Logits of the last position, (1, 1, vocabulary), then `past` with the new positions behind.
+            Logits of the last position, (1, 1, vocabulary), then `past` extended by the new positions.
         """
         cache = DynamicCache([(past[at], past[at + 1]) for at in range(0, len(past), 2)])
         output = self._model(input_ids=input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -59,7 +59,7 @@ def export(kind: str, base: Path, adapter: Path | None, output: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation="eager")
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     if adapter is not None and not full_model:
-        # Added in fp32 and rounded once: an update smaller than a bf16 weight's last bit is lost either way.
+        # Add in fp32 and round once; an update smaller than a bf16 weight's last bit is still lost.
         own = model.dtype
         model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload().to(own)
     if adapter is not None:

@@ -1,4 +1,4 @@
-"""The description that server and trainer share: a job, its method, and what it leaves."""
+"""The types that server and trainer share: a job, its method, and its result."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,8 +10,8 @@ from training.wire import Description, Text
 
 Auto = Literal["auto"]
 
-GPU_SHARE_VARIABLE = "TUNEPORT_GPU_MEMORY_SHARE"  # in the trainer's environment: what serving leaves of a GPU's memory
-KEPT_CHECKPOINTS = 3  # as many as OpenAI keeps
+GPU_SHARE_VARIABLE = "TUNEPORT_GPU_MEMORY_SHARE"  # environment variable: the share of a GPU's memory for the trainer
+KEPT_CHECKPOINTS = 3  # as many as at OpenAI
 
 
 class _Hyperparameters(Description):
@@ -21,7 +21,7 @@ class _Hyperparameters(Description):
 
 
 class SupervisedHyperparameters(_Hyperparameters):
-    """OpenAI's, with its limits, and two of Tuneport's."""
+    """OpenAI's hyperparameters with their limits, and two of Tuneport's."""
 
     replay_share: Annotated[float, Field(ge=0, le=0.5)] | Auto = Field(
         default="auto",
@@ -39,7 +39,7 @@ class SupervisedHyperparameters(_Hyperparameters):
 
 
 class PreferenceHyperparameters(_Hyperparameters):
-    """OpenAI's for `dpo`, and one of Tuneport's."""
+    """OpenAI's hyperparameters for `dpo`, and one of Tuneport's."""
 
     beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
     supervised_share: Annotated[float, Field(ge=0, le=10)] | Auto = Field(
@@ -49,7 +49,7 @@ class PreferenceHyperparameters(_Hyperparameters):
 
 
 class ReinforcementHyperparameters(_Hyperparameters):
-    """OpenAI's for `reinforcement`, and one of Tuneport's; `reasoning_effort` means nothing to a model without it."""
+    """OpenAI's hyperparameters for `reinforcement`, and one of Tuneport's; `reasoning_effort` has no effect here."""
 
     compute_multiplier: Annotated[float, Field(gt=0.00001, le=10)] | Auto = "auto"
     eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -61,18 +61,18 @@ class ReinforcementHyperparameters(_Hyperparameters):
 
 
 class _Method(Description):
-    """What every method takes beside its hyperparameters.
+    """Fields of every method besides its hyperparameters.
 
     Attributes:
-        chat_template: Tuneport's: Jinja source, trained and served with; None: the parent's, the server's, the base's
-            own, or where there is none a plain one that needs no new tokens.
+        chat_template: Jinja source to train and serve with (Tuneport's field). None: the parent's, the server's, the
+            base's, or if there is none, a plain one that needs no new tokens.
     """
 
     chat_template: Text | None = None
 
 
 class Supervised(_Method):
-    """Learn the answers of conversations; `graders` (Tuneport's) judge the held-out ones at the end."""
+    """Learn the answers of conversations; `graders` (Tuneport's field) judge held-out answers at the end."""
 
     type: Literal["supervised"] = "supervised"
     hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
@@ -98,33 +98,33 @@ Method = Annotated[Supervised | Preference | Reinforcement, Field(discriminator=
 
 
 class Gate(BaseModel):
-    """What a result must show before an alias is moved to it; a job's metadata wins over tuneport.toml.
+    """What a result must show before an alias is moved to it; a job's metadata override tuneport.toml.
 
     Attributes:
         alias: the alias to move; None: the gate only judges.
-        min_gain: the 95 % interval of the first grader's gain over the incumbent, or the base, lies above this.
-        min_score: the first grader's mean score, at least this.
-        max_kl: nats a token to the base on general prompts, at most this (0.2 is worth a warning, 0.5 is damage).
-        max_retention_loss: of the general questions that the base answers, the lower end of the interval of the share
-            that is lost, at most this.
+        min_gain: the 95 % interval of the gain by the first grader, over incumbent or base, must lie above this.
+        min_score: least mean score by the first grader.
+        max_kl: most nats a token from the base on general prompts (0.2 is worth a warning, 0.5 is damage).
+        max_retention_loss: share of the general questions known to the base that may be lost; the lower end of its 95 %
+            interval counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alias: str | None = None
-    min_gain: FiniteFloat = 0.0  # nothing is less than NaN, and infinity is null in JSON
+    min_gain: FiniteFloat = 0.0  # finite: comparisons with NaN are always false, and infinity is null in JSON
     min_score: FiniteFloat = 0.0
     max_kl: Annotated[FiniteFloat, Field(gt=0)] = 0.5
     max_retention_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
-# Weights & Biases' limits; they go through the environment, which holds no NUL, with commas between the tags.
+# Weights & Biases' limits; no NUL, as values are passed by environment variables, and no comma, which separates tags.
 WandbName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 WandbTag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f,]+$")]
 
 
 class WandbIntegration(Description):
-    """Where Weights & Biases shows the metrics; needs the extra `wandb`, and WANDB_API_KEY in the environment."""
+    """Sends the metrics to Weights & Biases; needs the extra `wandb`, and WANDB_API_KEY in the environment."""
 
     project: WandbName
     entity: WandbName | None = None
@@ -137,14 +137,14 @@ class TrainingJob(BaseModel):
 
     Attributes:
         base_model: served name of the base, `base_path` its folder.
-        parent: folder of the adapter to go on from; None: from the base itself.
-        incumbent: folder of what the result has to beat, served as `incumbent_name`: what the gate's alias names, or
-            else the parent; None: the base alone.
-        chat_template: the server's, in place of the base's own.
+        parent: folder of the adapter to continue to train; None: start from the base.
+        incumbent: folder of the model that the result has to beat, served as `incumbent_name`: the gate's alias, else
+            the parent; None: only the base.
+        chat_template: the server's template, used instead of the base's own.
         training_file, validation_file: JSONL; without the second, a tenth of the first is held out.
-        retention_file: JSONL of `{"prompt", "expect"}` beside the built-in questions on what must not be forgotten.
-        seed: of the split, the order of the data, LoRA's initial weights, and sampling.
-        accept_findings: train in spite of secrets or leakage in the data.
+        retention_file: JSONL of `{"prompt", "expect"}`, questions besides the built-in ones that must not be forgotten.
+        seed: for the split, the order of the data, LoRA's initial weights, and sampling.
+        accept_findings: train even if secrets or leakage are found in the data.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -176,7 +176,7 @@ class Checkpoint(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What the gate said; `reasons` are sentences, one for each threshold that was missed."""
+    """The gate's verdict; `reasons` are sentences, one for each threshold that was missed."""
 
     passed: bool
     reasons: list[str]
@@ -184,7 +184,7 @@ class Verdict(BaseModel):
 
 
 class Result(BaseModel):
-    """What a finished job leaves; `adapter` holds the best checkpoint's weights, not the last's."""
+    """A finished job's result. The directory's `adapter/` holds the weights of `best_step`, not of the last step."""
 
     trained_tokens: int
     best_step: int
@@ -194,7 +194,7 @@ class Result(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why a job failed, as OpenAI's error object has it."""
+    """Why a job failed, in the fields of OpenAI's error object."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""The kinds of training, by OpenAI's names; apart, for the command line must not wait for pydantic."""
+"""The kinds of training, by OpenAI's names; a separate module, so that the command line imports no pydantic."""
 
 from typing import Literal, get_args
 

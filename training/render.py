@@ -1,4 +1,4 @@
-"""Chat to token ids and labels, with the template that is served: the loss counts assistant tokens only."""
+"""Chat to token ids and labels, with the same template as in serving; the loss counts assistant tokens only."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ from training.job import TrainingJob
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-THOUGHT = "</think>"  # in an answer, as the templates of Qwen3, DeepSeek and SmolLM3 write it
-THINKS = "{%- set enable_thinking, thinking = true, true -%}"  # begins the template of a model that thinks
+THOUGHT = "</think>"  # ends an answer's thoughts in the templates of Qwen3, DeepSeek and SmolLM3
+THINKS = "{%- set enable_thinking, thinking = true, true -%}"  # put before the template of a model that thinks
 IGNORED = -100  # PyTorch's ignore_index of the cross-entropy
 
 Ids = dict[str, list[int]]
@@ -24,20 +24,20 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 def load_tokenizer(job: TrainingJob, rows: Sequence[Row], tell: Callable[[str], object]) -> "PreTrainedTokenizerBase":
-    """The base's tokenizer, with the template that the job trains and the result is served with.
+    """The base's tokenizer, with the template for training and for serving the result.
 
-    Thoughts are off in it, in training as in serving, unless the rows' answers have them.
+    Thoughts are turned off in the template, unless the rows' answers have them.
 
     Args:
-        rows: all that the job trains on and chooses by.
-        tell: told what was chosen in place of the base's own.
+        rows: all rows that train or choose the checkpoint.
+        tell: called with a message if the template is not the base's own.
     """
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(job.base_path)
-    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's tokenizers have none, and batches are padded
+    if tokenizer.pad_token is None:  # Llama 3.1's and Mistral's have none, and batches need padding
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # Gemma's is left, where a row's positions would depend on its batch
+    tokenizer.padding_side = "right"  # Gemma's is left, which makes positions depend on the batch
     inherited = Manifest.read(job.parent).chat_template if job.parent else None
     if job.method.chat_template is not None:
         tokenizer.chat_template = plain.begun(tokenizer, job.method.chat_template)
@@ -57,7 +57,7 @@ def load_tokenizer(job: TrainingJob, rows: Sequence[Row], tell: Callable[[str], 
 
 
 def thinking(source: str) -> str | None:
-    """In words, whether a model answers with thoughts; None where its template knows none."""
+    """A text that says whether a model answers with thoughts; None if its template has no thoughts."""
     if source.startswith(THINKS):
         return "on, for the rows' answers have thoughts"
     return "off, in training, serving and proof" if any(name in source for name in template.NO_THOUGHTS) else None
@@ -84,7 +84,7 @@ def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def tools(row: Row) -> tuple[dict[str, Any], ...]:
-    """What may be called in a row."""
+    """The tools of a row."""
     return row.tools if isinstance(row, Example) else ()
 
 
@@ -93,26 +93,26 @@ def prompt_ids(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[int]:
-    """Token ids of a conversation that the assistant is to answer, as the server makes them."""
+    """Token ids of a conversation that the assistant shall answer, the same as the server's."""
     return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True, tools=tools))
 
 
 class AnswersApart(TrainingError, ValueError):
-    """The template shows an answer otherwise once others follow it, or ends none: each needs a row of its own."""
+    """The template changes an answer when others follow it, or ends no answer; so each answer needs its own row."""
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
     """Token ids of an example and its labels.
 
-    Each piece up to an assistant's answer is tokenised as the server tokenises a prompt, and the answer by itself, so
-    that training sees the very ids that serving will. Labels end with the token that ends the turn.
+    Each piece up to an assistant's answer is tokenised as the server tokenises a prompt, and the answer separately, so
+    that training uses the same ids as serving. Labels end with the token that ends the turn.
 
     Returns:
         `input_ids` and `labels`, of equal length; labels are `IGNORED` outside the trained answers.
 
     Raises:
-        AnswersApart: several answers are trained that cannot stand in one row.
-        ValueError: the answer does not stand in what the template makes of it.
+        AnswersApart: several trained answers cannot be in one row.
+        ValueError: the template's output does not contain the answer.
     """
     messages = turns(example.messages)
     several = sum(message.trained for message in example.messages) > 1
@@ -142,7 +142,7 @@ def render(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Ids:
 
 
 def apart(example: Example) -> list[Example]:
-    """An example for each trained answer, with what stands before it."""
+    """A separate example for each trained answer, with the turns before it."""
     return [
         replace(example, messages=(*(replace(one, trained=False) for one in example.messages[:index]), message))
         for index, message in enumerate(example.messages)
@@ -151,7 +151,7 @@ def apart(example: Example) -> list[Example]:
 
 
 def render_pair(tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> Ids:
-    """Token ids of the prompt and of both answers, each with its end-of-turn token: TRL's columns.
+    """Token ids of the prompt and of both answers with their end-of-turn tokens, in TRL's columns.
 
     Returns:
         `prompt_ids`, `chosen_ids`, `rejected_ids`.
@@ -177,10 +177,10 @@ def render_all(
     by: "Callable[[PreTrainedTokenizerBase, AnyRow], Ids]",
     param: str = "training_file",
 ) -> list[Ids]:
-    """Render rows; nothing is ever cut. An example is several rows where its answers cannot stand in one.
+    """Render rows; nothing is ever cut off. An example becomes several rows if its answers cannot be in one.
 
     Raises:
-        InvalidTrainingData: lists the lines of more than `max_tokens` tokens, and those the template refuses.
+        InvalidTrainingData: lists lines with more than `max_tokens` tokens, and those that the template refuses.
     """
     rendered: list[Ids] = []
     problems: list[str] = []
@@ -215,10 +215,10 @@ def _longest(ids: Ids) -> int:
 
 
 def _behind(prompt: str, whole: str, message: Message) -> str:
-    """The assistant's turn, as it follows the prompt.
+    """The assistant's turn after the prompt.
 
-    Some templates open an answer with a thought that they leave out of the conversation afterwards; what the model is
-    to say is the answer's own text there, and what the template writes behind it.
+    Some templates begin a new answer with an empty thought, which they leave out of finished turns. Then the model has
+    to learn the answer's own text, and what the template writes after it.
     """
     if whole.startswith(prompt):
         return whole.removeprefix(prompt)
@@ -230,7 +230,7 @@ def _behind(prompt: str, whole: str, message: Message) -> str:
 
 
 def _until_end_of_turn(tokenizer: "PreTrainedTokenizerBase", turn: list[int]) -> list[int] | None:
-    """The turn up to the token that ends it; None where the template writes none."""
+    """The turn up to and with the token that ends it; None if the template writes none."""
     for end in (ending.of_turn(tokenizer), tokenizer.eos_token_id):
         if end in turn:
             return turn[: len(turn) - turn[::-1].index(end)]

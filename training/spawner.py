@@ -1,11 +1,11 @@
-"""`python -m training --wait`: a process with the imports done, which forks a trainer for each job it is told of.
+"""`python -m training --wait`: a process with all imports done, which forks a trainer for each job.
 
-Imports cost a trainer 10 to 25 s; forked from here it has them, whichever job came before. Nothing here computes, so a
-child inherits no thread that a library waits for (GNU's OpenMP hangs in a child of a process that computed).
+Imports take a trainer 10 to 25 s; a fork of this process has them already. Nothing is computed here, so that a child
+lacks no thread that a library waits for (GNU's OpenMP hangs in a child of a process that computed).
 
-On standard input a line a trainer: {"id": n, "job": path of its description, "environment": {...}}. On standard output
-{"started": id, "pid": n} once the trainer holds the job's lock, and {"ended": id, "status": n} when it is gone. It
-ends with its input; trainers that run then go on.
+Standard input has a line per trainer: {"id": n, "job": path of its description, "environment": {...}}. Standard output
+has {"started": id, "pid": n} when the trainer holds the job's lock, and {"ended": id, "status": n} when it has ended.
+The process ends with its input; running trainers go on.
 """
 
 import gc
@@ -35,17 +35,17 @@ Work = Callable[[JobDirectory, Callable[[], None]], int]
 
 
 def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
-    """Fork a trainer for each line, until there are no more.
+    """Fork a trainer for each line of input, until the input ends.
 
     Args:
         work: runs a job and returns the exit status; calls its second argument once it holds the job's lock.
-        must_start_afresh: whether what is imported by now is not what the job needs.
+        must_start_afresh: whether the job needs a new process instead of a fork.
     """
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints on its import, or a trainer before it has its log, is no answer
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     for module in PRELOADED:
         importlib.import_module(module)
-    gc.freeze()  # imports are no garbage: each trainer took a second to look through them, and copied their pages
+    gc.freeze()  # keep imports out of collections, which took each trainer a second and copied their memory pages
     children: dict[int, int] = {}
 
     def reap(_signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -57,10 +57,10 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
     signal.signal(signal.SIGCHLD, reap)
     for line in iter(sys.stdin.readline, ""):
         order = json.loads(line)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # a child may end before it is noted
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # a child may end before we record it
         pid = os.fork()
         if pid == 0:
-            return _as_trainer(order, answers, work, must_start_afresh)  # and out of the process, as any program ends
+            return _as_trainer(order, answers, work, must_start_afresh)  # the child ends when this function returns
         children[pid] = order["id"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     return 0
@@ -69,7 +69,7 @@ def serve(work: Work, must_start_afresh: Callable[[JobDirectory], bool]) -> int:
 def _as_trainer(
     order: dict[str, Any], answers: int, work: Work, must_start_afresh: Callable[[JobDirectory], bool]
 ) -> int:
-    """All is as if the job had been named at the start of a process: its session, its log, its folder."""
+    """Set session, log and folder as for a new process, then run the job."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.setsid()
@@ -92,7 +92,7 @@ def _as_trainer(
 
 
 def _say(answer: dict[str, Any], stream: int) -> None:
-    """One line by one write: the processes share the pipe."""
+    """Write a line by one write, since several processes share the pipe."""
     try:
         os.write(stream, json.dumps(answer).encode() + b"\n")
     except BrokenPipeError:

@@ -1,19 +1,19 @@
-"""What comes from outside is read with: null means absent, as everywhere in OpenAI's API; no key is dropped."""
+"""Base classes for incoming JSON: null means absent, as in OpenAI's API; `Description` also refuses unknown keys."""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's
-MAX_FIELDS = 1000  # of a description; each unknown one is an error
-MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list and in every job's record
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's rule
+MAX_FIELDS = 1000  # of a description, as pydantic makes an error for each unknown one
+MAX_TEXT_CHARACTERS = 100_000  # of one field; descriptions are in lists and in every job's record
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
 
 def without_nulls(value: Any) -> Any:
-    """An object without the keys that are null; anything else as it is."""
+    """An object without keys whose value is null; any other value unchanged."""
     return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
@@ -29,7 +29,7 @@ def _fail_fast(schema: Any) -> None:
 
 
 class Outside(BaseModel):
-    """Base of what comes from outside: a list's first wrong entry is an error, not each of a million."""
+    """Base class for incoming JSON: only the first wrong entry of a list is an error, not each of a million."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -40,7 +40,7 @@ class Outside(BaseModel):
 
 
 class WithoutNulls(Outside):
-    """Base of objects in which a key without a value is as good as none."""
+    """Base class for objects in which null means absent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,7 +49,7 @@ class WithoutNulls(Outside):
 
 
 class Description(WithoutNulls):
-    """Base of descriptions: an unknown key is refused."""
+    """Base class for objects that refuse unknown keys."""
 
     model_config = ConfigDict(extra="forbid")
 

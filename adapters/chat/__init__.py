@@ -1,1 +1,1 @@
-"""Chat to token ids: the template that an adapter was trained with is the one it is served with."""
+"""Chat to token ids. An adapter is served with the template that it was trained with."""

@@ -1,7 +1,7 @@
-"""Chat templates that came with an adapter, in a process of their own: it can be killed, and its memory is bounded.
+"""Renders chat templates that came with an adapter in a separate process, with bounded memory, that can be killed.
 
-A template is a program that somebody wrote: `{{ 'a' * 10 ** 10 }}` takes 10 GB, where Jinja's own sandbox keeps it from
-files and attributes only. The process reads Python's files and no others, where the kernel can hold it to that.
+A template is a program by an unknown author: `{{ 'a' * 10 ** 10 }}` takes 10 GB, and Jinja's own sandbox only protects
+files and attributes. Where the kernel can enforce it, the process can read Python's own files and no others.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from adapters.chat import bounded
 
 MAX_MEMORY = 1 << 30
 MAX_ANSWER_BYTES = 64 << 20
-MAX_SECONDS = 2.0  # others' templates wait meanwhile
+MAX_SECONDS = 2.0  # all other such templates wait meanwhile
 PENALTY_SECONDS = 60.0
-START_SECONDS = 60.0  # transformers' imports, once
+START_SECONDS = 60.0  # for transformers' imports
 GRACE_SECONDS = 1.0  # for the process to say itself that a template takes too long
 PROBE = {
     "messages": [{"role": "user", "content": "Hi"}],
@@ -33,15 +33,15 @@ PROBE = {
 
 
 class _Process:
-    """The process; started by the first template, and again after one that ended it. Answers one at a time."""
+    """The process. The first template starts it, as does the next one after a crash; it renders one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: Any = None
-        self._guilty: dict[str, float] = {}  # templates that took too long, until when they wait
+        self._guilty: dict[str, float] = {}  # templates that took too long -> when they may be tried again
 
     def ask(self, template: str, variables: Mapping[str, Any]) -> dict[str, str]:
-        """The template's `text`, or the `error` instead of it."""
+        """The rendered `text`, or an `error`."""
         with self._lock:
             self._guilty = {one: until for one, until in self._guilty.items() if time.monotonic() < until}
             if template in self._guilty:
@@ -65,7 +65,7 @@ class _Process:
             process.stdin.write(json.dumps(asked).encode() + b"\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline(MAX_ANSWER_BYTES))
-        except (OSError, ValueError):  # it is gone, maybe in the middle of a line
+        except (OSError, ValueError):  # the process ended, perhaps in the middle of a line
             process.kill()
             process.wait()
             process.stdout.close()
@@ -80,10 +80,10 @@ _process = _Process()
 
 
 def run(template: str, variables: Mapping[str, Any]) -> str:
-    """What a template makes of the variables.
+    """Render a template with these variables.
 
     Raises:
-        jinja2.TemplateError: the template is none, raised, or took too much time or memory.
+        jinja2.TemplateError: it is not valid Jinja, raised an error, or took too much time or memory.
     """
     from jinja2 import TemplateError
 
@@ -94,7 +94,7 @@ def run(template: str, variables: Mapping[str, Any]) -> str:
 
 
 def fault(template: str) -> str | None:
-    """What a template is that cannot be served: it is none, or fails at "Hi"; None: it can."""
+    """Why a template cannot be served (wrong syntax, or it fails on the message "Hi"); None if it can."""
     error = _process.ask(template, PROBE).get("error")
     return None if error is None else f"no Jinja template that can be served: {error}"
 
@@ -107,10 +107,10 @@ def _started() -> "subprocess.Popen[bytes]":
 
 
 def _serve() -> None:
-    """The process's side: a line of JSON for each line of JSON."""
+    """Run in the separate process: answer each line of JSON with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    bounded.run("", {})  # imports, before the limits
+    bounded.run("", {})  # imports what it needs before the limits apply
     _confine()
     for line in sys.stdin:
         asked = json.loads(line)
@@ -136,7 +136,7 @@ def _confine() -> None:
 
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(SandlockError):  # an old kernel: Jinja's sandbox is all there is
+    with contextlib.suppress(SandlockError):  # an old kernel: only Jinja's sandbox protects
         confine(Sandbox(fs_readable=[sys.base_prefix, sysconfig.get_path("purelib")]))
 
 

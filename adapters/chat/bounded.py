@@ -1,6 +1,6 @@
-"""Chat templates within a time: they are programs, come with adapters, and may loop for ever.
+"""Renders chat templates within a time limit: they are programs, and may loop for ever.
 
-transformers compiles them for its sandbox; every loop and macro here looks at the clock first.
+transformers compiles a template for its sandbox; we add a look at the clock to each loop round and macro call.
 """
 
 import time
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 10.0  # a real template renders a thousand messages in a tenth of a second
 CLOCK = "_tuneport_clock"
-# By templates, beside jinja2.TemplateError: they are programs
+# What a template may raise besides jinja2.TemplateError
 RAISED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def run(template: str, variables: dict[str, Any]) -> str:
-    """What a template makes of the variables.
+    """Render a template with these variables.
 
     Raises:
-        jinja2.TemplateError: the template is none, raised, or took longer than `MAX_SECONDS`.
+        jinja2.TemplateError: it is not valid Jinja, raised an error, or took longer than `MAX_SECONDS`.
     """
     from jinja2.exceptions import TemplateRuntimeError
 
@@ -40,7 +40,7 @@ def _compiled(template: str) -> "Template":
 
     try:
         return _program(template)
-    except (RecursionError, SyntaxError) as error:  # Python's own limits, for Jinja writes Python
+    except (RecursionError, SyntaxError) as error:  # Jinja generates Python, whose nesting is limited
         raise TemplateError(f"it is nested too deeply ({error})") from error
 
 

@@ -1,7 +1,7 @@
-"""Where an assistant's turn ends: the token that a chat template writes behind an answer, beside the end of a text.
+"""Which tokens end an assistant's turn: the one that the chat template writes after an answer, and the end of a text.
 
-They differ in most families (`<end_of_turn>` in Gemma, where a text ends with `<eos>`), and a model that was taught
-the one and is stopped by the other answers on and on.
+The two differ in most families (Gemma: `<end_of_turn>` and `<eos>`). A model that was trained with one and is stopped
+only by the other never stops.
 """
 
 import json
@@ -15,15 +15,15 @@ from adapters.chat import template
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ANSWER = "Yes, it is."  # whose end is looked at
+ANSWER = "Yes, it is."  # an example, to see what a template writes after an answer
 
 
 def ids(tokenizer: "PreTrainedTokenizerBase", source: str | None = None, others: Iterable[int] = ()) -> tuple[int, ...]:
-    """Every token that ends an answer, in order: the template's, the tokenizer's end of a text, and others.
+    """All tokens that end an answer, sorted: the template's, the tokenizer's end of a text, and `others`.
 
     Args:
         source: Jinja source from an adapter's manifest; None: the tokenizer's own.
-        others: what manifest and base name; ids that the tokenizer does not have are left out.
+        others: tokens from the manifest and the base; ids that the tokenizer does not have are left out.
     """
     last: Any = tokenizer.eos_token_id
     found = {of_turn(tokenizer, source), last, *others}
@@ -31,7 +31,7 @@ def ids(tokenizer: "PreTrainedTokenizerBase", source: str | None = None, others:
 
 
 def of_turn(tokenizer: "PreTrainedTokenizerBase", source: str | None = None) -> int | None:
-    """The first mark that the template writes behind an answer; None: it writes none, or there is no template."""
+    """The first mark that the template writes after an answer; None: it writes none, or there is no template."""
     try:
         return _of_turn(tokenizer, tokenizer.get_chat_template(source))
     except ValueError:
@@ -43,13 +43,13 @@ def _of_turn(tokenizer: "PreTrainedTokenizerBase", source: str) -> int | None:
     turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": ANSWER}]
     text = template.render(tokenizer, turns, template=source, generation_prompt=False)
     behind = template.encode(tokenizer, text.rpartition(ANSWER)[2])
-    added: Any = tokenizer.added_tokens_decoder  # whitespace among them is no mark: GPT-NeoX has runs of spaces there
+    added: Any = tokenizer.added_tokens_decoder  # GPT-NeoX has runs of spaces there, which are no marks
     marks = {one for one, token in added.items() if token.content.strip()} | set(tokenizer.all_special_ids)
     return next((one for one in behind if one in marks), None)
 
 
 def of_base(folder: Path) -> tuple[int, ...]:
-    """What a model's own files say: `eos_token_id`, one or several, of generation_config.json or config.json."""
+    """The end tokens by a model's own files: `eos_token_id` of generation_config.json, else of config.json."""
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
             said = json.loads((folder / name).read_bytes()).get("eos_token_id")

@@ -1,7 +1,7 @@
-"""The chat template of a base that has none: with it a completion model is trained to be an assistant.
+"""The chat template for a base without one, so that a completion model can be trained to be an assistant.
 
-It needs no new tokens, for their embeddings would have to be trained too: roles are headings, and an answer ends with
-the token that ended the texts which the base learnt from.
+It needs no new tokens, since their embeddings would have to be trained too: roles are headings, and an answer ends with
+the token that ended the texts in the base's own training.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ TEMPLATE = (
 
 
 def begun(tokenizer: "PreTrainedTokenizerBase", source: str) -> str:
-    """The template, begun by the token with which the base's texts began, where they did and it does not say so."""
+    """The template, with the BOS token in front if the tokenizer adds one to texts and the template does not."""
     first = str(tokenizer.bos_token)
     adds = tokenizer.bos_token is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     return "{{ bos_token }}" + source if adds and not any(one in source for one in ("bos_token", first)) else source

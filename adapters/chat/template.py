@@ -1,9 +1,9 @@
-"""Chat to text to token ids, once for training and serving: the template trained with is the template served.
+"""Chat to text to token ids: one code for training and serving, so both use the same template.
 
-What people write is text, and never one of the marks by which a model tells turns apart: `<|im_end|>` in a message is
-cut in two by `CUT` in the rendered text, and both halves are encoded by themselves. The template's own marks are whole.
-Marks are special tokens, and of other added tokens those that the template writes (DeepSeek's turns, Qwen's
-`<tool_call>`); the latter are whole in the assistant's turns, for the model writes them too.
+A user's text must never become one of the marks by which a model tells turns apart. So `<|im_end|>` in a message is cut
+in two by `CUT` in the rendered text, and the two halves are encoded separately; the template's own marks are not cut.
+Marks are the special tokens, and those other added tokens that the template writes (DeepSeek's turns, Qwen's
+`<tool_call>`). The latter are not cut in assistant turns, since the model writes them too.
 """
 
 import json
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 CUT = "\ufdd0"  # a code point that Unicode reserves for use within a program; no text holds it
 
-# For templates that know no tools: the form Hermes models were trained on (github.com/NousResearch/
-# Hermes-Function-Calling), which vLLM's parser "hermes" reads back.
+# For templates without tools: the format of the Hermes models (github.com/NousResearch/Hermes-Function-Calling), which
+# vLLM's parser "hermes" reads back.
 PREAMBLE = (
     "You may call one or more functions to answer the user. You are given their signatures as JSON between "
     "<tools></tools>:\n<tools>\n{tools}\n</tools>\n\n"
     "For each call, return a JSON object with the function's name and its arguments between <tool_call></tool_call>:\n"
     '<tool_call>\n{{"name": "function name", "arguments": {{"argument": "value"}}}}\n</tool_call>'
 )
-# Templates of models that can think before they answer have one of these. A model learns and answers without thoughts,
-# unless its own template says otherwise (training/render.py) or a request does.
+# Variables by which templates of reasoning models turn thoughts on or off. A model learns and answers without thoughts,
+# unless its own template (training/render.py) or a request says otherwise.
 NO_THOUGHTS = {"enable_thinking": False, "thinking": False}
 NO_TEMPLATE = (
     "this model has no chat template: it continues texts (POST /v1/completions), and knows no turns. Fine-tune it, and "
     "the result chats; or name a template, by the server's setting chat_template or in the adapter's manifest.json"
 )
 FAULTS = (JinjaError, *bounded.RAISED)
-NO_TEXT = f"[{CUT}\ud800-\udfff]"  # a call's arguments are JSON in JSON, and may hide half a surrogate pair
+NO_TEXT = f"[{CUT}\ud800-\udfff]"  # half a surrogate pair can come in a call's arguments, which are JSON within JSON
 
 
 class TemplateError(AdapterError, ValueError):
     """The chat template refused the conversation; the message is the template's own.
 
     Attributes:
-        param: the request's field at fault, where it is not the messages.
+        param: the request's field at fault; None: the messages.
     """
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -64,16 +64,16 @@ def render(
     tools: Sequence[Mapping[str, Any]] = (),
     more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Text of a conversation, special tokens included; for `encode`, which knows what `CUT` is.
+    """The conversation as text with special tokens and `CUT`s; turn it into ids with `encode`.
 
     Args:
         tokenizer: the base model's tokenizer.
         messages: `{"role", "content"}` each, content a string; assistant turns may have OpenAI's `tool_calls`, and
-            turns of the role `tool` hold results. OpenAI's `developer` role is rendered as `system`, for most open
-            models' templates know no other.
+            turns of the role `tool` hold results. OpenAI's `developer` role is rendered as `system`, since most open
+            models' templates do not know it.
         template: Jinja source from an adapter's manifest; None: the tokenizer's own.
         generation_prompt: end with the opening of an assistant turn, as a request for an answer does.
-        tools: OpenAI's `tools`. A template that knows none gets them in Hermes' form.
+        tools: OpenAI's `tools`. A template without tools gets them in Hermes' format, in the system turn.
         more: variables for the template, such as `enable_thinking`.
 
     Raises:
@@ -111,7 +111,7 @@ def render(
 
 
 def is_foreign(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> bool:
-    """Whether a template is another than the tokenizer's own, which the operator chose; it is rendered apart."""
+    """Whether a template is not the tokenizer's own, which the operator trusts; such a template is rendered apart."""
     return template is not None and template != tokenizer.chat_template
 
 
@@ -130,7 +130,7 @@ def _variables(
 
 @lru_cache(maxsize=32)
 def _takes_system(tokenizer: "PreTrainedTokenizerBase", source: str, run: Callable[[str, dict[str, Any]], str]) -> bool:
-    """Whether a template shows a system turn; Gemma 2's refuses one, and others pass it over."""
+    """Whether a template shows a system turn; Gemma 2's refuses one, and some ignore it."""
     asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it?"}]
     try:
         return asked[0]["content"] in run(source, _variables(tokenizer, asked, (), True))
@@ -139,7 +139,7 @@ def _takes_system(tokenizer: "PreTrainedTokenizerBase", source: str, run: Callab
 
 
 def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation with its system turn's text at the head of the first question."""
+    """The conversation with the system turn's text put before the first user turn's."""
     system, rest = turns[0]["content"], turns[1:]
     if rest and rest[0]["role"] == "user":
         return [{**rest[0], "content": f"{system}\n\n{rest[0]['content']}"}, *rest[1:]]
@@ -148,10 +148,10 @@ def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=64)
 def _marks(tokenizer: "PreTrainedTokenizerBase", source: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Find the first character of what the tokenizer would read as a mark, and what no tokenizer takes (group 1).
+    """Patterns that find the first character of each mark, and characters that no tokenizer takes (group 1).
 
     Returns:
-        For everybody's texts, and for the assistant's.
+        The pattern for all turns but the assistant's, and the one for the assistant's.
     """
     added = [(str(token.content), token.special) for token in tokenizer.added_tokens_decoder.values()]
     special = {*(mark for mark, special in added if special), *tokenizer.all_special_tokens}
@@ -159,7 +159,7 @@ def _marks(tokenizer: "PreTrainedTokenizerBase", source: str) -> tuple[re.Patter
 
 
 def _firsts(marks: Set[str]) -> re.Pattern[str]:
-    """By the first character, for a search to be quick; the rest is only looked at: marks may overlap."""
+    """Matches a mark's first character only and looks ahead at the rest, since marks may overlap; see `_marks`."""
     rests: dict[str, list[str]] = {}
     for mark in sorted(marks):
         if len(mark) > 1:
@@ -170,7 +170,7 @@ def _firsts(marks: Set[str]) -> re.Pattern[str]:
 
 
 def _cut(value: Any, marks: re.Pattern[str]) -> Any:
-    """The value with every mark in its texts cut in two; what is no text becomes U+FFFD."""
+    """The value with every mark in its texts cut in two; characters that no tokenizer takes become U+FFFD."""
     if isinstance(value, str):
         return marks.sub(lambda found: "\ufffd" if found[1] else found[0] + CUT, value)
     if isinstance(value, list | tuple):
@@ -181,10 +181,10 @@ def _cut(value: Any, marks: re.Pattern[str]) -> Any:
 
 
 def _with_arguments(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with its calls' arguments as objects, as templates want them; the wire has them as JSON text.
+    """The turn with its calls' arguments as objects, as templates expect; OpenAI's API has them as JSON text.
 
-    A call that was cut at `max_tokens`, or that the model wrote badly, stays the text that it is: a conversation goes
-    on after it.
+    Arguments that are not valid JSON (cut at `max_tokens`, or badly written by the model) stay text, so that a
+    conversation can go on after them.
     """
     calls: list[dict[str, Any]] = []
     for call in turn.get("tool_calls") or ():
@@ -198,7 +198,7 @@ def _with_arguments(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Token ids of rendered text; the template has put the special tokens in already."""
+    """Token ids of rendered text, in which the template has already written the special tokens."""
     if CUT not in text:
         return tokenizer(text, add_special_tokens=False).input_ids
     return encode_all(tokenizer, [text])[0]
@@ -216,16 +216,16 @@ def encode_all(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> li
 
 @lru_cache(maxsize=8)
 def _lead(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, int]:
-    """What has to stand before a piece that goes on, and its tokens, which are left out.
+    """A prefix for every piece after the first, and how many of its tokens to drop.
 
-    SentencePiece's tokenizers (Llama 2, Mistral) read a space before a text's first word, where nobody wrote one.
+    SentencePiece's tokenizers (Llama 2, Mistral) add a space before a text's first word; the prefix prevents that.
     """
     line, word, both = tokenizer(["\n", "a", "\na"], add_special_tokens=False).input_ids
     return ("", 0) if line + word == both else ("\n", len(line))
 
 
 def written(content: str | None, calls: Sequence[Mapping[str, Any]]) -> str:
-    """An assistant's turn as text, its calls (OpenAI's `tool_calls`) in Hermes' form."""
+    """An assistant's turn as text, its calls (OpenAI's `tool_calls`) in Hermes' format."""
     functions = [call["function"] for call in _with_arguments({"tool_calls": calls}).get("tool_calls", ())]
     texts = [
         "<tool_call>\n"
@@ -237,7 +237,7 @@ def written(content: str | None, calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _in_hermes_form(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation with tools, calls and results written into its turns' contents."""
+    """The conversation with tools, calls and results as text in the turns' contents."""
     turns = [_written_out(message) for message in messages]
     if tools:
         preamble = PREAMBLE.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))

@@ -1,1 +1,1 @@
-"""What an adapter's files may hold, and how they are looked at before anybody else sees them."""
+"""What an adapter's files may hold, and how they are checked before anything else reads them."""

@@ -11,10 +11,10 @@ from adapters.errors import InvalidAdapter
 from adapters.files import documents
 
 FILENAME = "adapter_config.json"
-MAX_PATTERNS = 5_000  # the engine compiles each, a millisecond each, and stands still meanwhile
-LARGEST_SCALE = 65_504  # of fp16's numbers; the engine multiplies B by the scale and keeps the product
+MAX_PATTERNS = 5_000  # the engine compiles them, 1 ms each, and answers nobody meanwhile
+LARGEST_SCALE = 65_504  # the largest fp16 number; the engine multiplies B by the scale and keeps the product
 
-# Those that only choose the first weights of a training, as in vLLM 0.32's PEFTHelper; the others change the base too.
+# Values that only choose LoRA's initial weights, as in vLLM 0.32's PEFTHelper; the others change the base too.
 _PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _UNSUPPORTED = (
     "use_dora",
@@ -33,7 +33,7 @@ _UNSUPPORTED = (
 
 
 class Config(Schema):
-    """What PEFT 0.21 and vLLM 0.32 read from the file; types as PEFT writes them, null where a key is left out."""
+    """What PEFT 0.21 and vLLM 0.32 read from the file, with PEFT's types."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -53,7 +53,7 @@ class Config(Schema):
 
 
 def read(path: Path, base: BaseModel, max_rank: int) -> Config:
-    """Read the file and check all that needs no look at the weights.
+    """Read the file and check everything that does not depend on the weights.
 
     Args:
         max_rank: highest LoRA rank that the engine serves.
@@ -91,16 +91,16 @@ def read(path: Path, base: BaseModel, max_rank: int) -> Config:
 
 
 def make_loadable(path: Path) -> None:
-    """Rewrite the file in the form in which PEFT and the engine read it, if there is one, with the same meaning.
+    """Rewrite the file, if there is one, so that PEFT and the engine can read it; its meaning stays the same.
 
     Raises:
-        InvalidAdapter: it is no JSON object; see `documents.read`.
+        InvalidAdapter: the file holds no JSON object; see `documents.read`.
     """
     if not path.is_file():
         return
     documents.make_plain(path, ascii_only=True)
     content = documents.read(path)
-    if "bias" in content and content["bias"] is None:  # absent for PEFT, a bias for vLLM
+    if "bias" in content and content["bias"] is None:  # null means no bias to PEFT, but a bias to vLLM
         del content["bias"]
         documents.write(path, content)
 

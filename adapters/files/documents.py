@@ -1,7 +1,7 @@
-"""An adapter's JSON files as people's editors and shells leave them, read once and kept as plain UTF-8.
+"""An adapter's JSON files in whatever encoding editors and shells wrote them; they are stored as plain UTF-8.
 
-PowerShell's `>` writes UTF-16 and Notepad a byte order mark. Python's `json.loads` guesses both from bytes; PEFT and
-vLLM open the file as text and do not. So what is stored is rewritten, and whoever reads it later reads what we did.
+PowerShell's `>` writes UTF-16, and Notepad a byte order mark. Python's `json.loads` detects both in bytes; PEFT and
+vLLM open the file as text and do not. So the stored file is rewritten, and they read the same content as our checks.
 """
 
 import json
@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from adapters.errors import InvalidAdapter
 
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 32  # PEFT nests three deep; a reader's recursion limit depends on who calls it
+MAX_DEPTH = 32  # PEFT nests three deep; a JSON reader's own limit depends on its caller's stack
 _SHOWN = 100  # characters of a value in a message
-_EXPECTED = {  # by the beginning of pydantic's names of errors
+_EXPECTED = {  # by the first word of pydantic's error types
     "int": "an integer",
     "float": "a number",
     "bool": "true or false",
@@ -32,18 +32,18 @@ def read(path: Path) -> dict[str, Any]:
     """The JSON object in a file, in any encoding of Unicode.
 
     Raises:
-        InvalidAdapter: it is no text, no JSON object, over a megabyte or nested too deeply, or holds what readers
-            disagree on: a key that stands twice, NaN or infinity, half of a surrogate pair.
+        InvalidAdapter: the file is no text, no JSON object, over a megabyte or nested too deeply, or holds something
+            that JSON readers treat differently: a repeated key, NaN or infinity, half of a surrogate pair.
     """
     name = path.name
     try:
         content = json.loads(_text(path), object_pairs_hook=lambda pairs: _once(name, pairs))
-    except InvalidAdapter:  # a ValueError too
+    except InvalidAdapter:  # it is a ValueError too
         raise
     except RecursionError as error:
         raise InvalidAdapter(name, f"is nested more than {MAX_DEPTH} deep") from error
     except ValueError as error:
-        said = str(error).partition("; use sys.")[0]  # of a number with 5,000 digits: Python's advice
+        said = str(error).partition("; use sys.")[0]  # without Python's advice about too long numbers
         raise InvalidAdapter(name, f"is not JSON: {said}") from error
     if not isinstance(content, dict):
         found = "an array" if isinstance(content, list) else shown(content)
@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def unfit(name: str, content: dict[str, Any], error: ValidationError) -> InvalidAdapter:
-    """What keeps a file's content from being what it should, in JSON's words: the first key at fault."""
+    """The first of pydantic's errors as an InvalidAdapter, in JSON's words."""
     first, *others = error.errors()
     place = _place(content, first["loc"])
     key = ".".join([name, *place])
@@ -69,19 +69,19 @@ def unfit(name: str, content: dict[str, Any], error: ValidationError) -> Invalid
 
 
 def shown(value: Any) -> str:
-    """A value of JSON as a message quotes it."""
+    """A JSON value for a message, shortened."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def make_plain(path: Path, *, ascii_only: bool = False) -> None:
-    """Rewrite a JSON file as UTF-8 without a byte order mark; one that is so already keeps its bytes.
+    """Rewrite a JSON file as UTF-8 without a byte order mark; a file that is already so is not touched.
 
     Args:
-        ascii_only: escape the rest too. PEFT and vLLM open adapter_config.json in the locale's encoding.
+        ascii_only: escape all other characters: PEFT and vLLM open adapter_config.json in the locale's encoding.
 
     Raises:
-        InvalidAdapter: it is no text.
+        InvalidAdapter: the file is no text.
     """
     text = _text(path)
     if ascii_only:  # outside of strings, JSON is ASCII
@@ -91,7 +91,7 @@ def make_plain(path: Path, *, ascii_only: bool = False) -> None:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write an object as PEFT does, but in its own order: the first of two patterns that match counts."""
+    """Write an object as PEFT does, but with keys in their own order: of two patterns that match, the first counts."""
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
@@ -102,7 +102,7 @@ def _text(path: Path) -> str:
     content = path.read_bytes()
     encoding = json.detect_encoding(content)
     try:
-        return content.decode(encoding).lstrip("\ufeff")  # a tool may put its mark before another's
+        return content.decode(encoding).lstrip("\ufeff")  # two tools may each have added a byte order mark
     except UnicodeDecodeError as error:
         raise InvalidAdapter(
             path.name, f"is no {encoding.upper()} text (byte {error.start}: {error.reason}); save it as UTF-8"
@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
 
 
 def _place(content: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The part of an error's location that is in the content: pydantic names a union's branches too."""
+    """The error's location as a path into the content, without the union branch names that pydantic adds."""
     place: list[str] = []
     for part in location:
         try:
@@ -137,7 +137,7 @@ def _once(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(name: str, content: dict[str, Any]) -> None:
-    """Look at every value, without recursion."""
+    """Check every value, without recursion."""
     found: list[tuple[str, Any, int]] = [(name, content, 1)]
     while found:
         place, value, depth = found.pop()

@@ -1,9 +1,9 @@
-"""Adapters of other trainers: put right where that is safe, everything else is left for `validate` to refuse.
+"""Adapters of other trainers: converted to PEFT's form where that is safe; `validate` refuses the rest.
 
-Axolotl, Unsloth and LLaMA-Factory write PEFT's own files. What differs in the wild: wrappers left in the names (FSDP,
-DDP, torch.compile, checkpointing, PEFT's adapter name), PEFT's prefix left out (torchtune, exports from JAX), and
-q/k/v or gate/up trained as one layer. A fused B is cut into rows and the shared A repeated: the same product. Copies
-of the base's embeddings, which PEFT saves beside the LoRA, are left out.
+Axolotl, Unsloth and LLaMA-Factory write PEFT's own files. Others leave wrappers in the names (FSDP, DDP, torch.compile,
+checkpointing, PEFT's adapter name), leave PEFT's prefix out (torchtune, exports from JAX), or train q/k/v or gate/up as
+one layer. For such a fused layer, B is cut into rows and the shared A repeated, which gives the same product. Copies of
+the base's embeddings, which PEFT saves beside the LoRA, are left out.
 """
 
 from pathlib import Path
@@ -27,13 +27,13 @@ _FUSED = {
 
 
 def adopt(staged: Path, base: BaseModel) -> None:
-    """Rewrite what lies in the folder `staged` as PEFT would have written it for `base`, where it is not so already.
+    """Rewrite the files in folder `staged` as PEFT would have written them for `base`, where they differ.
 
-    JSON becomes plain UTF-8, tensors get PEFT's names. What is no safetensors file, no tensor of an adapter or of no
-    layer of the base stays as it is.
+    JSON becomes plain UTF-8, tensors get PEFT's names. A file that is not safetensors stays as it is, and so does a
+    tensor that belongs to no adapter or to no layer of the base.
 
     Raises:
-        InvalidAdapter: the config or the manifest is no text, the config no JSON object, or two tensors are one.
+        InvalidAdapter: config or manifest are no text, the config is no JSON object, or two tensors get the same name.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -72,7 +72,7 @@ def adopt(staged: Path, base: BaseModel) -> None:
 
 
 def _target(key: str, base: BaseModel) -> str:
-    """The key as PEFT writes it; fused layers keep their name for `_split`."""
+    """The tensor's name as PEFT writes it; fused layers keep theirs, for `_split`."""
     name = _unwrapped(key)
     while leading := next((prefix for prefix in _LEADING if name.startswith(prefix)), None):
         name = name.removeprefix(leading)
@@ -87,7 +87,7 @@ def _target(key: str, base: BaseModel) -> str:
 
 
 def _embeddings(key: str, base: BaseModel) -> str | None:
-    """The base's tensor of which this one is a copy, by its name; PEFT saves embeddings when it thinks them touched."""
+    """The base's embedding or head that, by its name, this tensor copies; None: neither. PEFT may save such copies."""
     name = _unwrapped(key).removeprefix("base_model.model.").replace(".base_layer.", ".").removesuffix(".weight")
     if name.rpartition(".")[2] not in validate.UNWRAPPED:
         return None
@@ -96,7 +96,7 @@ def _embeddings(key: str, base: BaseModel) -> str | None:
 
 
 def _same(tensor: "torch.Tensor", module: str, base: BaseModel) -> bool:
-    """Whether it holds the base's weights, in whatever number format."""
+    """Whether the tensor equals the base's, in whatever number format."""
     from safetensors import safe_open
 
     for path in sorted(base.path.glob("*.safetensors")):
@@ -108,7 +108,7 @@ def _same(tensor: "torch.Tensor", module: str, base: BaseModel) -> bool:
 
 
 def _split(key: str, tensor: "torch.Tensor", base: BaseModel) -> "dict[str, torch.Tensor]":
-    """A fused layer's tensor as those of its parts; any other as it is."""
+    """A fused layer's tensor split into those of its parts; any other tensor unchanged."""
     module, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
     parent, _, leaf = module.rpartition(".")
     parts = [f"{parent}.{part}" for part in _FUSED.get(leaf, ())]
@@ -124,7 +124,7 @@ def _split(key: str, tensor: "torch.Tensor", base: BaseModel) -> "dict[str, torc
 
 
 def _retarget(path: Path, split: set[str]) -> None:
-    """Name the layers in the config as the tensors do: without wrappers, and each part of the `split` ones."""
+    """Give the config's layers the tensors' names: without wrappers, and the parts of each fused layer in `split`."""
     if not path.is_file():
         return
     content = documents.read(path)
@@ -147,7 +147,7 @@ def _parts(name: str, split: set[str]) -> list[str]:
 
 
 def _as_pattern(pattern: str, split: set[str]) -> str:
-    """A regular expression for the parts of what it was one for."""
+    """The regular expression with each fused layer's name replaced by those of its parts."""
     for leaf in split:
         pattern = pattern.replace(leaf, f"(?:{'|'.join(_FUSED[leaf])})")
     return _unwrapped(pattern)

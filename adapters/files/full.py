@@ -1,7 +1,7 @@
-"""Full weights: a model of the base's own shape that a full fine-tuning made, served by an engine of its own.
+"""Full weights: the result of a full fine-tuning, with the base's shapes, served by its own engine.
 
-It is registered, stored and named as adapters are, with rank 0. What reads the weights later is vLLM with the base's
-configuration and tokenizer, so the folder's `config.json` must be the base's, byte for byte.
+It is registered, stored and named as adapters are, with rank 0. vLLM reads the weights with the base's configuration
+and tokenizer, so the folder's `config.json` must equal the base's, byte for byte.
 """
 
 import math
@@ -19,7 +19,7 @@ def check(directory: Path, base: BaseModel) -> int:
     """Validate the model in `directory` against `base`; return its weights' size in bytes.
 
     Raises:
-        InvalidAdapter: it must not be served; the message names the tensor or file.
+        InvalidAdapter: the model must not be served; the message names the tensor or file.
     """
     from safetensors import SafetensorError
 
@@ -47,7 +47,7 @@ def check(directory: Path, base: BaseModel) -> int:
 
 
 def largest(base: BaseModel) -> int:
-    """Bytes of the base in fp32 with room for a header: more cannot be full weights of it."""
+    """Most bytes that full weights of the base can have: all in fp32, and a header."""
     return 4 * sum(map(math.prod, _shapes(base).values())) + (1 << 20)
 
 

@@ -1,11 +1,11 @@
 """Which layers a config means, at which rank and scale: PEFT's own rules (peft 0.21, `check_target_module_exists` in
 tuners_utils.py, `get_pattern_key` in other.py, `_create_and_replace` in lora/model.py), over the names of the base.
 
-The engine finds ranks and scales by the same patterns again (vLLM's PEFTHelper) and looks at tensors only. A config
-that means other layers or ranks than the file holds would be computed with the wrong scale, or with a part missing.
+The engine (vLLM's PEFTHelper) takes the scales from the config and the layers from the tensors. If the two disagree, an
+adapter is computed with a wrong scale or with layers missing.
 
-A pattern is somebody's regular expression, and a hostile one takes for ever. `re` knows no limit, so those with more
-than letters are tried with the module `regex` first, which does, and which the engine will use.
+A pattern is a regular expression by an unknown author, and a hostile one takes for ever. `re` has no time limit, so all
+patterns but plain names are matched by the module `regex`, which has one and which the engine uses too.
 """
 
 import math
@@ -20,18 +20,18 @@ from adapters.errors import InvalidAdapter
 from adapters.files.config import FILENAME, LARGEST_SCALE, Config
 
 ALL_LINEAR = "all-linear"
-MATCH_SECONDS = 1.0  # for all patterns of a config; those of real ones take a hundredth
+MATCH_SECONDS = 1.0  # for all patterns of a config; real ones take a hundredth of that
 
-_NUMBERED = re.compile(r"\.\d+\.")  # a layer of a block; embeddings and output layers stand outside of blocks
+_NUMBERED = re.compile(r"\.\d+\.")  # a layer within a block: embeddings and output layers have no number
 _SIMPLE = re.compile(r"[\w.-]*")
-_NOT_RE = re.compile(r"\{(?![\d,])|\[\[|--|&&|\|\||~~")  # fuzzy matches, classes and sets: `regex` reads them otherwise
+_NOT_RE = re.compile(r"\{(?![\d,])|\[\[|--|&&|\|\||~~")  # fuzzy matches, classes, sets: `regex` reads them differently
 _PATTERN_LENGTH = 10_000
 
 Number = TypeVar("Number", int, float)
 
 
 class Targets:
-    """A config read as PEFT reads it. Every method raises InvalidAdapter where a pattern is wrong or takes too long."""
+    """A config as PEFT understands it. Every method raises InvalidAdapter if a pattern is wrong or takes too long."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -40,7 +40,7 @@ class Targets:
         self._compiled: dict[str, Any] = {}
 
     def among(self, modules: Iterable[str]) -> set[str]:
-        """Those of `modules` (as the base's files name them, `model.layers.0.mlp.up_proj`) that get an adapter."""
+        """The `modules` that get an adapter, named as in the base's files (`model.layers.0.mlp.up_proj`)."""
         return {module for module in modules if self._targets(module)}
 
     def rank(self, module: str) -> tuple[int, str]:
@@ -48,10 +48,10 @@ class Targets:
         return self._by_pattern("rank_pattern", self._config.rank_pattern, module) or (self._config.r, "r")
 
     def scale(self, module: str) -> float:
-        """By what the product of B and A is multiplied.
+        """The factor of the product of B and A.
 
         Raises:
-            InvalidAdapter: also where it is more than the engine can hold.
+            InvalidAdapter: also if the factor is larger than the engine can hold.
         """
         rank, _ = self.rank(module)
         alpha, key = self._by_pattern("alpha_pattern", self._config.alpha_pattern, module) or (
@@ -67,7 +67,7 @@ class Targets:
         return scale
 
     def check_patterns(self) -> None:
-        """Look at every pattern, also at those that match nothing here: the engine compiles them all."""
+        """Check every pattern, also those that match no layer: the engine compiles them all."""
         for field, keys in (("rank_pattern", self._config.rank_pattern), ("alpha_pattern", self._config.alpha_pattern)):
             for key in keys:
                 self._match(f"{field}.{key}", rf"(.*\.)?({key})$", "", key)
@@ -85,7 +85,7 @@ class Targets:
         return self._layer(module) in ([wanted] if isinstance(wanted, int) else wanted)
 
     def _is_named(self, field: str, wanted: frozenset[str] | str, module: str) -> bool:
-        """By a list: the name, or its end after a dot. By a string: a regular expression for the whole name."""
+        """Whether `wanted` means the module: a list by its name or last parts, a string as a regular expression."""
         if isinstance(wanted, str):
             return bool(wanted) and self._match(field, wanted, module, wanted, whole=True) is not None
         parts = module.split(".")
@@ -104,17 +104,17 @@ class Targets:
         return None
 
     def _by_pattern(self, field: str, patterns: dict[str, Number], module: str) -> tuple[Number, str] | None:
-        """The value of the first key that is the end of the module's name, from a dot on."""
+        """The value of the first key that matches the last parts of the module's name, and that key's place."""
         for key, value in patterns.items():
             if self._match(f"{field}.{key}", rf"(.*\.)?({key})$", module, key):
                 return value, f"{field}.{key}"
         return None
 
     def _match(self, field: str, pattern: str, text: str, written: str, *, whole: bool = False) -> Any:
-        """`re.match`, or `re.fullmatch`, within what is left of the time.
+        """`re.match`, or `re.fullmatch` if `whole`, within the time left of MATCH_SECONDS.
 
         Args:
-            written: the part of `pattern` that stands in the config.
+            written: the part of `pattern` that comes from the config.
         """
         compiled = self._compiled.get(pattern)
         if compiled is None:
@@ -138,7 +138,7 @@ def _as_set(names: list[str] | str) -> frozenset[str] | str:
 
 
 def _compiled(place: str, pattern: str, written: str) -> Any:
-    """Of `re` where nothing but letters is in it, which cannot take long; of `regex` otherwise."""
+    """The pattern compiled by `re` if it is a plain name, which cannot take long; else by `regex`."""
     if _SIMPLE.fullmatch(written):
         return re.compile(pattern)
     if len(written) > _PATTERN_LENGTH:

@@ -1,7 +1,7 @@
 """A safetensors file's tensors without torch: name, dtype, shape, and whether every value is a number.
 
-safetensors (0.5 to 0.8) leaks 64 bytes for each tensor that it hands to torch, which a server that validates thousands
-of adapters would never get back. So the library checks the header, and the values are looked at in the mapped file.
+safetensors (0.5 to 0.8) leaks 64 bytes for each tensor that it hands to torch, too much for a server that validates
+thousands of adapters. So the library only checks the header, and we read the values from the mapped file.
 """
 
 import json
@@ -28,7 +28,7 @@ class Tensor:
     content: "np.ndarray[Any, Any]"
 
     def finite(self) -> bool:
-        """Whether all values are numbers; of a dtype in `EXPONENTS`."""
+        """Whether no value is NaN or infinite; `dtype` must be in `EXPONENTS`."""
         kind, exponent = EXPONENTS[self.dtype]
         bits = self.content.view(kind)
         parts = (bits[start : start + _AT_ONCE] for start in range(0, len(bits), _AT_ONCE))
@@ -36,10 +36,10 @@ class Tensor:
 
 
 def read(path: Path) -> Iterator[Tensor]:
-    """The tensors of a file whose header the library has found right, nothing of their content read yet.
+    """The tensors of a file; the library checks the header first, and the values are read only when used.
 
     Raises:
-        SafetensorError, OSError: it is damaged, or no safetensors file.
+        SafetensorError, OSError: the file is damaged, or not a safetensors file.
     """
     import numpy as np
     from safetensors import safe_open
@@ -54,7 +54,7 @@ def read(path: Path) -> Iterator[Tensor]:
 
 
 def headers(file: Path) -> dict[str, dict[str, Any]]:
-    """What a safetensors file says of each tensor: `shape`, `dtype` and `data_offsets`."""
+    """The header of a safetensors file: each tensor's `shape`, `dtype` and `data_offsets`."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))

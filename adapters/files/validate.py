@@ -1,7 +1,7 @@
-"""Nothing unvalidated reaches the engine: every config key and every tensor of an adapter against the base's weights.
+"""Checks every config key and tensor of an adapter against the base's weights, before the engine reads anything.
 
-vLLM 0.32 answers 200 with nonsense for another base's hidden size, extra layers, NaN weights and pickles, and dies in a
-step on others; so all of it is refused here, by name, before the engine sees a byte.
+With another base's hidden size, extra layers, NaN weights or pickles, vLLM 0.32 answers 200 with nonsense, or dies in a
+model step. All of these are refused here, with the key or tensor named.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from adapters.manifest import Manifest
 CONFIG = config.FILENAME
 WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
-# The engine leaves these alone: wrapping them costs every step.
+# The engine puts no adapters on these, since that would slow down every step.
 UNWRAPPED = {"embed_in", "embed_out", "embed_tokens", "lm_head", "wte"}
 
 _PREFIX = "base_model.model."
-_HEADS = ("lm_head",)  # of a base that ties it to its embeddings, and so has no weights of it
-# Experts and their router are linear layers in some versions of transformers and plain parameters, which PEFT does not
-# find by name, in others.
+_HEADS = ("lm_head",)  # a base that ties it to its embeddings has no weights under this name
+# In some versions of transformers, experts and their router are linear layers; in others they are plain parameters,
+# which PEFT does not find by name.
 _EXPERTS = "experts"
 _ROUTED = (_EXPERTS, "gate", "router")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the engine was started for.
+    """Limits on adapters; the engine was started with them.
 
     Attributes:
         max_rank: highest LoRA rank.
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a validated adapter is: its highest rank (0: full weights), its weights' size in bytes, its manifest."""
+    """A validated adapter: its highest rank (0: full weights), its weights' size in bytes, its manifest."""
 
     rank: int
     bytes: int
@@ -58,7 +58,7 @@ def check(directory: Path, base: BaseModel, limits: Limits) -> AdapterInfo:
     """Validate the adapter in `directory` against `base`.
 
     Raises:
-        InvalidAdapter: it must not be served; the message names the tensor, key or file and says what to do.
+        InvalidAdapter: the adapter must not be served; the message names the tensor, key or file and says what to do.
     """
     manifest = Manifest.read(directory)
     if manifest.base_model is not None and not base.is_named(manifest.base_model):
@@ -127,7 +127,7 @@ def _check_tensors(weights: Path, settings: config.Config, base: BaseModel, limi
 
 
 def _check_agreement(ranks: dict[str, int], settings: config.Config, base: BaseModel) -> None:
-    """The config means the layers that have tensors, and says their ranks: the engine computes the scale from it."""
+    """Check that the config names exactly the layers with tensors, and their ranks, from which the scale follows."""
     targets = Targets(settings)
     targets.check_patterns()
     meant = targets.among({*base.shapes, *_HEADS})
@@ -157,7 +157,7 @@ def _check_agreement(ranks: dict[str, int], settings: config.Config, base: BaseM
 
 
 def _meaning(settings: config.Config) -> str:
-    """What the config says of its layers, in words of its own."""
+    """The config keys that choose layers, with their values, for a message."""
     said = {
         "target_modules": _listed(settings.target_modules),
         "exclude_modules": _listed(settings.exclude_modules),
@@ -172,10 +172,10 @@ def _listed(names: list[str] | str) -> str:
 
 
 def _parse(key: str) -> tuple[str, str]:
-    """The layer of a tensor, and its side.
+    """The layer of a tensor, and whether it is LoRA's A or B.
 
     Raises:
-        InvalidAdapter: it is none of LoRA's.
+        InvalidAdapter: it is neither.
     """
     for side in ("A", "B"):
         suffix = f".lora_{side}.weight"

@@ -1,1 +1,1 @@
-"""Tuneport's own API for its operator: adapters and keys."""
+"""Tuneport's own API for its operator: adapters, aliases, keys, metrics and health probes."""

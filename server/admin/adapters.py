@@ -22,7 +22,7 @@ from training.wire import Description
 
 router = APIRouter(prefix="/admin/adapters")
 
-UPLOAD = "upload-"  # folders that begin so hold a request's files, in the data folder
+UPLOAD = "upload-"  # prefix of temporary folders for a request's files, in the data folder
 MAX_PARTS = 200  # of a form; a trainer leaves about 15 files in a folder
 
 
@@ -38,8 +38,8 @@ async def register(request: Request, parts: Parts) -> dict[str, Any]:
     """Register an adapter: JSON `{"name", "path"}` with a path under an allowed folder, or a multipart upload.
 
     The upload has a field `name` and the files of PEFT's save_pretrained: `adapter_config.json`,
-    `adapter_model.safetensors`, and `manifest.json` if there is one. What else lies in a trainer's folder is left
-    alone, by either way. The adapter is loaded on its first request.
+    `adapter_model.safetensors`, and `manifest.json` if there is one. Other files are
+    ignored, in a folder too. The adapter is loaded on its first request.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await _register_upload(request, parts)
@@ -97,7 +97,7 @@ async def remove(name: str, parts: Parts, force: bool = False) -> dict[str, Any]
 async def _register_upload(request: Request, parts: Services) -> dict[str, Any]:
     try:
         form = await request.form(max_files=MAX_PARTS, max_fields=MAX_PARTS)
-    except UnicodeError as error:  # of the charset that the content type names
+    except UnicodeError as error:  # the text is not in the charset that the content type names
         raise HTTPException(400, f"The form's text cannot be read: {error}") from error
     try:
         name, path, files = _field(form, "name"), _field(form, "path"), _files(form)
@@ -121,7 +121,7 @@ def _field(form: FormData, name: str) -> str | None:
     """A text field of the form.
 
     Raises:
-        RequestValidationError: it stands there several times with different values.
+        RequestValidationError: it was sent several times with different values.
     """
     values = {value for value in form.getlist(name) if isinstance(value, str)}
     if len(values) > 1:
@@ -131,13 +131,13 @@ def _field(form: FormData, name: str) -> str | None:
 
 
 def _files(form: FormData) -> dict[str, UploadFile]:
-    """The adapter's own files among the form's parts, by their names in PEFT's folder.
+    """The adapter's files among the form's parts, by their names in PEFT's folder.
 
-    A client that sends a whole tree names parts with folders: the topmost one with a config counts. One that sends a
-    file without a name of its own (a browser's Blob) names the field instead.
+    A client that sends a whole tree puts folders into the names: the topmost folder with a config counts. If a file has
+    no name of its own (a browser's Blob), the field's name counts.
 
     Raises:
-        InvalidAdapter: a file is there twice, was sent as text, or no config is there.
+        InvalidAdapter: a file was sent twice or as text, or there is no config.
     """
     folders: dict[tuple[str, ...], dict[str, UploadFile]] = {}
     for field, part in form.multi_items():
@@ -180,7 +180,7 @@ async def _register(parts: Services, name: str, source: Path, within: Sequence[P
 
 
 def _allowed(given: str, roots: list[Path]) -> Path:
-    """The folder with every link resolved, if it lies under an allowed one; no other is even looked at."""
+    """The folder with every link resolved, if it lies under an allowed one; no file is opened before that is known."""
     try:
         resolved = Path(given).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL

@@ -1,4 +1,4 @@
-"""`/admin/adapters/aliases`: names that point at versions, and are moved, split by weight and rolled back."""
+"""`/admin/adapters/aliases`: names that point at versions; they can be moved, split by weight and rolled back."""
 
 from typing import Annotated, Any
 
@@ -33,9 +33,9 @@ def retrieve(name: str, parts: Parts) -> dict[str, Any]:
 
 @router.put("/{name:path}")
 def point(name: str, body: AliasRequest, parts: Parts) -> dict[str, Any]:
-    """Make or move an alias: `{"weights": {"ft:…:v2": 100}}`. New requests go there; running ones end as they began.
+    """Make or move an alias: `{"weights": {"ft:…:v2": 100}}`. It affects new requests, not running ones.
 
-    Several versions share the traffic by weight, and a request's `user` always gets the same one. Beside an alias
+    Several versions share the traffic by weight, and a request's `user` always gets the same one. For an alias
     `ft:acme`, `v1` is short for `ft:acme:v1`.
     """
     return _wire(parts.catalog.set_alias(name, body.weights, parts.settings.organization))

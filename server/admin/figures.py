@@ -1,4 +1,4 @@
-"""`/metrics`: for Prometheus, with an admin's key, for it names every model; `open_metrics` opens it."""
+"""`/metrics` for Prometheus. It names every model, so it needs an admin key, unless `open_metrics` is set."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

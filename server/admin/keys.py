@@ -22,7 +22,7 @@ class KeyRequest(Description):
 
 @router.post("")
 def create(body: KeyRequest, parts: Parts) -> dict[str, Any]:
-    """Make a key, where the server asks for keys; its secret stands in this answer and nowhere else."""
+    """Make a key; its secret is shown in this answer only. Refused by a server that runs without keys."""
     if parts.settings.no_auth:
         raise InvalidRequest(
             "anybody can make requests here now (--no-auth), and a key would outlast that; "
@@ -40,7 +40,7 @@ def list_keys(parts: Parts) -> dict[str, Any]:
 
 @router.delete("/{key_id}")
 def revoke(key_id: str, parts: Parts) -> dict[str, Any]:
-    """Revoke a key; it stops working at once here, within five seconds in other processes."""
+    """Revoke a key; it stops working at once in this server, and within five seconds in other processes."""
     parts.keys.revoke(key_id)
     return {"id": key_id, "object": "key", "deleted": True}
 

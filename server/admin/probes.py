@@ -1,6 +1,6 @@
 """`/health` and `/ready`: for load balancers, without a key.
 
-They are answered on the loop: no request that fills the server's threads keeps them waiting.
+They run on the event loop, so they answer even if other requests occupy all of the server's threads.
 """
 
 from fastapi import APIRouter
@@ -13,13 +13,13 @@ router = APIRouter()
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """The process lives."""
+    """Whether the process is alive: always 200."""
     return {"status": "ok"}
 
 
 @router.get("/ready")
 async def ready(parts: Parts) -> JSONResponse:
-    """The engine answers; 503 until it does, and when it no longer does."""
+    """Whether the engine answers: 200, else 503."""
     answering = parts.engine.ready and parts.supervisor.status == "ready"
     status = "restarting" if parts.supervisor.status == "ready" and not answering else parts.supervisor.status
     body = {"status": status, "model": parts.catalog.base.name}

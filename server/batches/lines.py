@@ -1,4 +1,4 @@
-"""A batch's input, checked line by line before a single one is answered, and the records of its answers."""
+"""A batch's input, all of which is checked before any of it is answered, and the records of its answers."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from training.data.jsonl import quoted
 
 MAX_LINES = 50_000  # OpenAI's
 MAX_ERRORS = 100
-MAX_LINE_CHARACTERS = 8 * 1024**2  # as much as a body may have
+MAX_LINE_CHARACTERS = 8 * 1024**2  # the default limit of a request's body
 MAX_ID_CHARACTERS = 512  # of a custom_id; OpenAI names no limit
 
 
@@ -79,7 +79,7 @@ def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
 
 
 class Answers:
-    """The answers so far, a line each as OpenAI writes them; what a crash tore is written again."""
+    """The answers so far, a line each in OpenAI's form; a line that a crash cut off is dropped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,17 +98,17 @@ class Answers:
         self._stream = path.open("a", encoding="utf-8")
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write an answer, in ASCII: a custom_id comes back as it was, be it half of an emoji."""
+        """Write an answer in ASCII, so that any custom_id comes back as it was, even half a surrogate pair."""
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
         self.done[record["custom_id"]] = succeeded(record)
 
     def close(self) -> None:
-        """Close the file, which stays."""
+        """Close the file, without deleting it."""
         self._stream.close()
 
     def split(self, good: Path, bad: Path) -> None:
-        """Write the answers that succeeded and those that did not into files of their own."""
+        """Copy the answers that succeeded into one file, the others into another."""
         with self._path.open("rb") as lines, good.open("wb") as well, bad.open("wb") as badly:
             for line in lines:
                 (well if succeeded(json.loads(line)) else badly).write(line)

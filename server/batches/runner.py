@@ -1,6 +1,6 @@
-"""Answers batches one after the other, through the application itself: a line is a request like any other.
+"""Answers batches one after the other, by sending each line to the application as a request.
 
-Nothing is lost with this process: the row says where a batch stands, the answers so far are on disk, and a line that
+If this process ends, nothing is lost: the row says how far a batch is, the answers so far are on disk, and a line that
 was being answered is answered again.
 """
 
@@ -48,17 +48,17 @@ class BatchRunner:
         self._loop: asyncio.Task[None] | None = None
 
     def start(self, app: ASGIApp) -> None:
-        """Take up what a former process left, then the queue."""
+        """Go on with the batch that a previous process left, then work through the queue."""
         self._loop = asyncio.create_task(self._work(_as_batch(app)))
 
     async def stop(self) -> None:
-        """Stop; the next process goes on."""
+        """Stop; the next process goes on from here."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.wait({self._loop})
 
     def changed(self) -> None:
-        """Look at the queue again; from any thread."""
+        """Tell the runner that the queue has changed; may be called from any thread."""
         if self._loop is not None:
             self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 
@@ -69,13 +69,13 @@ class BatchRunner:
                 self._changed.clear()
                 try:
                     await self._next(client)
-                except Exception:  # a full disk, for one: nothing is lost, so try again
+                except Exception:  # such as a full disk: nothing is lost, so try again
                     logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
                     self._failures.inc()
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _next(self, client: httpx.AsyncClient) -> None:
-        """Work on the oldest batch; what time does not heal ends it, for the others wait behind it."""
+        """Work on the oldest batch. An error that retrying cannot fix ends it, so that the next batch gets its turn."""
         row = await asyncio.to_thread(self._batches.next)
         if row is None:
             await self._changed.wait()
@@ -117,12 +117,12 @@ class BatchRunner:
     async def _answer(
         self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient
     ) -> BatchStatus:
-        """Answer what is not answered yet, until all is, the batch is cancelled, or its time is over."""
+        """Answer the remaining lines, until the batch is complete, cancelled or expired; return which."""
 
         one_at_a_time = asyncio.Lock()
 
         async def take() -> Line | None:
-            async with one_at_a_time:  # a line may be megabytes, and is read beside the loop
+            async with one_at_a_time:  # a line may be megabytes, so it is read on a thread
                 return await asyncio.to_thread(next, waiting, None)
 
         async def work() -> None:
@@ -183,11 +183,11 @@ def _as_batch(app: ASGIApp) -> ASGIApp:
 
 
 async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> dict[str, Any]:
-    """Answer one line; while the engine is away, wait for it. What goes wrong is the line's, and keeps nobody else."""
+    """Answer one line, waiting while the engine is down. Its errors go into its own record and stop no other line."""
     retrying = AsyncRetrying(
         retry=retry_if_result(lambda answer: answer.status_code == 503), wait=wait_exponential(max=30)
     )
-    body = json.dumps(line.body)  # in ASCII, as it came: httpx would encode halves of characters, and fail
+    body = json.dumps(line.body)  # in ASCII: httpx's own encoding fails on half surrogate pairs
     try:
         answer: httpx.Response = await retrying(
             client.post, endpoint, content=body, headers={"content-type": "application/json"}

@@ -9,10 +9,10 @@ from server.cli import adapters, commands, data, jobs, keys
 
 
 class Commands(TyperGroup):
-    """All commands. What the machine refuses one of them, a file or a folder, is a line and no traceback."""
+    """All commands. An error of the operating system is printed as one line, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse what is no text: names go into addresses and databases, paths into a job's record."""
+        """Refuse arguments that are not valid text: they go into URLs, databases and job records."""
         for argument in args:
             if any("\ud800" <= letter <= "\udfff" for letter in argument):
                 ctx.fail(f"{argument!r} is no text in UTF-8; type it anew, or rename the file")
@@ -22,7 +22,7 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # of `| head`: typer ends quietly
+        except BrokenPipeError:  # output went to `head`, for example: typer ends quietly
             raise
         except OSError as error:
             said = f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -1,4 +1,4 @@
-"""`python -m server.cli`: the `tuneport` command without its script."""
+"""`python -m server.cli`: the `tuneport` command, if its script is not installed."""
 
 from server.cli import app
 

@@ -17,7 +17,7 @@ Key = Annotated[str, typer.Option(envvar="TUNEPORT_ADMIN_KEY", help="An admin ke
 
 @app.command("list")
 def list_adapters(url: Url = LOCAL, key: Key = "") -> None:
-    """All adapters: state, rank, size, name, and the aliases that point at it."""
+    """List all adapters: state, rank, size, name, and the aliases that point at them."""
     for adapter in _call(url, key, "GET", "")["data"]:
         _print(adapter)
 
@@ -40,13 +40,13 @@ def add(
         raise typer.BadParameter(
             f"{folder} holds no adapter; name the folder that PEFT's save_pretrained wrote, unpacked"
         )
-    files += [("file", (file, b"")) for file in PICKLES if (folder / file).exists()]  # so that the server can name them
+    files += [("file", (file, b"")) for file in PICKLES if (folder / file).exists()]  # empty: the refusal names them
     _print(_call(url, key, "POST", "", data={"name": name}, files=files))
 
 
 @app.command()
 def show(name: Name, url: Url = LOCAL, key: Key = "") -> None:
-    """One adapter as JSON."""
+    """Show one adapter as JSON."""
     import json
 
     typer.echo(json.dumps(_call(url, key, "GET", _path(name)), indent=2))
@@ -89,7 +89,7 @@ def remove(
 
 @app.command()
 def aliases(url: Url = LOCAL, key: Key = "") -> None:
-    """All aliases and where they point."""
+    """List all aliases and where they point."""
     for one in _call(url, key, "GET", "/aliases")["data"]:
         _print_alias(one)
 

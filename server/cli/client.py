@@ -1,4 +1,4 @@
-"""What commands share: calls to a running server, and what was typed or written wrongly, refused in a line."""
+"""Shared by commands: calls to a running server, and checks of arguments, whose errors are one line."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ Key = Annotated[str, typer.Option(envvar="TUNEPORT_API_KEY", help="An API key.")
 
 
 class NoAnswer(Exception):
-    """A server gave none that can be used; says why."""
+    """A server gave no usable answer; the message says why."""
 
 
 def call(url: str, key: str, method: str, path: str, **content: Any) -> dict[str, Any]:
-    """The object that a server answers with; anything else ends the command with its own message."""
+    """The JSON object that a server answers with; an error ends the command with the server's message."""
     try:
         return content_of(_ask(url, key, method, path, **content), url)
     except NoAnswer as error:
@@ -32,7 +32,7 @@ def call(url: str, key: str, method: str, path: str, **content: Any) -> dict[str
 
 
 def call_text(url: str, key: str, path: str) -> str:
-    """The text that a server answers with; anything else ends the command with its own message."""
+    """The text that a server answers with; an error ends the command with the server's message."""
     try:
         answer = _ask(url, key, "GET", path)
         if not answer.is_success:
@@ -46,7 +46,7 @@ def content_of(answer: "httpx.Response", url: str) -> dict[str, Any]:
     """The object in a successful answer.
 
     Raises:
-        NoAnswer: with the server's message where it refused, or the server is another one.
+        NoAnswer: the server refused (its message is kept), or is no Tuneport server.
     """
     try:
         content = answer.json()
@@ -73,21 +73,21 @@ def _end(error: NoAnswer) -> typer.Exit:
 
 
 def authorization(key: str) -> dict[str, str]:
-    """The header that shows a key; none without a key."""
+    """The Authorization header for a key; none without a key."""
     if not (key.isascii() and key.isprintable()):
         raise typer.BadParameter("the key holds characters that no key has; copy it again", param_hint="--key")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def given(value: str) -> str:
-    """A name or id that was typed; an empty one is most often a variable that is not set."""
+    """A name or id from the command line; refused if empty, which is most often an unset shell variable."""
     if not value:
         raise typer.BadParameter("it is empty")
     return value
 
 
 def once(pairs: list[str]) -> dict[str, str]:
-    """Each `name=value` of a list, or `name` without a value; of a name that stands twice one would be lost."""
+    """The `name=value` pairs of a list (or `name`, without a value) as a dict; a repeated name is refused."""
     values: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
@@ -98,7 +98,7 @@ def once(pairs: list[str]) -> dict[str, str]:
 
 
 def known_kind(typed: str) -> str:
-    """A kind of training that was typed."""
+    """A kind of training from the command line; others are refused."""
     if typed not in KINDS:
         raise typer.BadParameter(f"{typed!r} is none of {', '.join(KINDS)}")
     return typed
@@ -110,7 +110,7 @@ Method = Annotated[
 
 
 def read_json(path: Path) -> Any:
-    """What stands in a JSON file that was named."""
+    """The content of a JSON file from the command line."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -118,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 
 def fault(error: "ValidationError", content: Any = None) -> str:
-    """What is wrong with `content`, in the words of who wrote it."""
+    """What is wrong with `content`, in JSON's terms rather than pydantic's."""
     from server.http.wording import told
 
     return told([{**one, "loc": ("body", *one["loc"])} for one in error.errors()], content)[0]

@@ -21,7 +21,7 @@ def serve(
         list[Path] | None, typer.Option(help="Folder that POST /admin/adapters may take paths from; repeat for more.")
     ] = None,
 ) -> None:
-    """Serve a base model, its adapters and the fine-tuning API. Every other setting: docs/reference.md."""
+    """Serve a base model, its adapters and the fine-tuning API. All settings: docs/reference.md."""
     from server.cli.serving import serve as run
 
     given = {
@@ -60,7 +60,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, order and initial weights.", min=0, max=2**31 - 1)] = 0,
 ) -> None:
-    """Train an adapter by hand: the trainer the server runs, in the foreground."""
+    """Train an adapter in the foreground, with the server's trainer."""
     from adapters.names import MAX_SUFFIX_LENGTH
     from server.cli.training import train as run
 
@@ -95,7 +95,7 @@ def evaluate(
         typer.Option(help="Keep answers in this file, and take those that are there: goes on where it stopped."),
     ] = None,
 ) -> None:
-    """Compare two served models on held-out rows: difference, 95 % interval, what so few rows could have shown."""
+    """Compare two served models on held-out rows: difference, 95 % interval, smallest detectable difference."""
     from server.cli.evaluation.answers import Endpoint
     from server.cli.evaluation.comparison import evaluate as run
 

@@ -1,4 +1,4 @@
-"""`tuneport data check`: what a trainer would say about a file, before anything is uploaded."""
+"""`tuneport data check`: a trainer's checks of a file, before anything is uploaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,7 +75,7 @@ def _tokenizer(model: Path) -> tuple[Any, int]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
         limit = AutoConfig.from_pretrained(model).max_position_embeddings
-    except (OSError, ValueError, AttributeError) as error:  # what transformers raises, and a model without a context
+    except (OSError, ValueError, AttributeError) as error:  # transformers' errors, and a model without a context length
         wanted = f"{model} holds no model with a tokenizer; expected config.json and tokenizer.json, as on Hugging Face"
         raise typer.BadParameter(wanted, param_hint="--model") from error
     tokenizer.chat_template = tokenizer.chat_template or plain.begun(tokenizer, plain.TEMPLATE)

@@ -1,4 +1,4 @@
-"""What `tuneport export` does: find the adapter and its base, and have `python -m training.export` write the model."""
+"""`tuneport export`: find the adapter and its base, and have `python -m training.export` write the model."""
 
 import subprocess
 import sys

@@ -20,14 +20,14 @@ EVENTS_SHOWN = 8
 
 @app.command("list")
 def list_jobs(url: Url = LOCAL, key: Key = "") -> None:
-    """The last hundred jobs, newest first."""
+    """List the last hundred jobs, newest first."""
     for job in call(url, key, "GET", "/v1/fine_tuning/jobs?limit=100")["data"]:
         _print(job)
 
 
 @app.command()
 def watch(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
-    """Loss curve and events of a job as they come, until it ends."""
+    """Show a job's loss curve and events as they come, until it ends."""
     from rich.console import Console
     from rich.live import Live
 
@@ -57,7 +57,7 @@ def cancel(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
 
 @app.command()
 def pause(job_id: JobId, url: Url = LOCAL, key: Key = "") -> None:
-    """Stop a job after a last checkpoint."""
+    """Stop a job after saving a checkpoint."""
     _print(call(url, key, "POST", f"{_path(job_id)}/pause"))
 
 
@@ -74,7 +74,7 @@ def report(
     url: Url = LOCAL,
     key: Key = "",
 ) -> None:
-    """Base against fine-tuned: figures, answers side by side, what was forgotten, the gate's verdict."""
+    """Show base against fine-tuned: figures, answers side by side, what was forgotten, the gate's verdict."""
     form = "html" if output else "markdown"
     answer = call_text(url, key, f"{_path(job_id)}/report?format={form}")
     if output is None:
@@ -95,7 +95,7 @@ def _print(job: dict[str, Any]) -> None:
 
 
 def _screen(job: dict[str, Any], events: list[dict[str, Any]], width: int) -> Any:
-    """The job's line, its curves, its last messages."""
+    """The screen of `watch`: the job's line, its curves, its last messages."""
     from rich.console import Group
     from rich.text import Text
 
@@ -115,7 +115,7 @@ def _screen(job: dict[str, Any], events: list[dict[str, Any]], width: int) -> An
 
 
 def _curves(metrics: list[dict[str, Any]], width: int) -> str:
-    """Loss, or reward, by step, drawn with characters."""
+    """Loss or reward by step, drawn with characters."""
     import plotext
 
     plotext.clear_figure()

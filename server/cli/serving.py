@@ -1,4 +1,4 @@
-"""What `tuneport serve` does before and around the application: settings, the base model on disk, uvicorn."""
+"""`tuneport serve`: settings, the base model on disk, the application and its web server."""
 
 import logging
 import os
@@ -68,10 +68,10 @@ def _template(file: Path) -> str:
 
 
 def find_base(model: str, name: str | None = None) -> BaseModel:
-    """Describe a base model: a local folder, or a Hugging Face id, fetched once into the hub's cache.
+    """Describe a base model: a local folder, or a Hugging Face id, which is fetched once into the hub's cache.
 
     Raises:
-        OSError, ValueError: it is neither, or cannot be fetched.
+        OSError, ValueError: `model` is neither, or cannot be fetched.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -96,7 +96,7 @@ def _run(settings: Settings, base: BaseModel) -> None:
 
     secret = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
-        with sole_owner(settings.data_dir):  # before tables and keys change under a server that runs
+        with sole_owner(settings.data_dir):  # before we change tables and keys that a running server uses
             database = connect(settings.database())
             migrate(database)
             new = None if settings.no_auth else Keys(database).ensure_admin(secret)

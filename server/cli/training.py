@@ -1,4 +1,4 @@
-"""What `tuneport train` does: one job directory, one trainer process, and its events on the terminal."""
+"""`tuneport train`: one job directory, one trainer process, and its events on the terminal."""
 
 import secrets
 import subprocess
@@ -33,8 +33,8 @@ def train(
     wanted: dict[str, str],
     seed: int,
 ) -> int:
-    """Train and say where the adapter is; return the exit status."""
-    console = Console(markup=False, highlight=False, soft_wrap=True)  # a path or a command stays in one piece
+    """Train, and print where the adapter is; return the exit status."""
+    console = Console(markup=False, highlight=False, soft_wrap=True)  # paths and commands are not wrapped
     content: dict[str, Any] = {"type": method, "hyperparameters": wanted}
     if grader is not None:
         content["grader"] = read_json(grader)
@@ -73,7 +73,7 @@ def train(
 
 
 def follow(directory: JobDirectory, console: Console) -> Result | Failure | None:
-    """Run a job's trainer and show its events; its outcome, or None where it died."""
+    """Run a job's trainer and show its events; return its outcome, or None if it died."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with (
         directory.log_file.open("ab") as log,
@@ -83,7 +83,7 @@ def follow(directory: JobDirectory, console: Console) -> Result | Failure | None
         bar = progress.add_task("preparing", total=None)
         seen, ended = 0, False
         while not ended:
-            ended = process.poll() is not None  # one more look after the end
+            ended = process.poll() is not None  # after the end, read the events once more
             events = directory.events(seen)
             seen += len(events)
             for event in events:

@@ -1,1 +1,1 @@
-"""vLLM behind the `Engine` protocol of server/inference/engine.py: the only package that imports it."""
+"""vLLM behind the `Engine` protocol of server/inference/engine.py; no other package imports vLLM."""

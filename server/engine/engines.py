@@ -1,7 +1,7 @@
 """The base's engine, and one more for each full model in use: together an `Engine` (server/inference/engine.py).
 
-A full model has nothing in common with the base's weights, so it is a vLLM of its own: half a minute to load, and its
-own KV cache. Engines are started and stopped one at a time, so that one that goes has left its memory to the next.
+A full model shares no weights with the base, so it gets its own vLLM, with its own KV cache, which takes half a minute
+to load. Engines are started and stopped one at a time, so that one has freed its memory before the next starts.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engines:
-    """Adapters go to the base's engine, full models to theirs."""
+    """Sends requests for adapters to the base's engine, those for full models to theirs."""
 
     def __init__(self, base: BaseModel, options: EngineOptions) -> None:
         self._tell: Callable[[str], object] = lambda digest: None
@@ -47,11 +47,11 @@ class Engines:
 
     @property
     def context(self) -> int:
-        """The base's, which full models have too."""
+        """The base's context, which full models have too."""
         return self._engine.context
 
     def on_loss(self, tell: Callable[[str], object]) -> None:
-        """Have `tell` called with the digest of a full model whose engine died."""
+        """Register `tell`, which is called with the digest of a full model whose engine died."""
         self._tell = tell
 
     async def start(self) -> None:
@@ -64,7 +64,7 @@ class Engines:
         await self._engine.died()
 
     async def stop(self) -> None:
-        """Stop them all."""
+        """Stop all engines."""
         for digest in list(self._own):
             await self.unload(digest)
         await self._engine.stop()
@@ -91,7 +91,7 @@ class Engines:
             await self._engine.unload(digest)
             return
         async with self._changing:
-            if digest in self._own:  # it may have died while another changed
+            if digest in self._own:  # it may have died while we waited for the lock
                 self._watches.pop(digest).cancel()
                 await self._own.pop(digest).stop()
 

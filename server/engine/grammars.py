@@ -1,10 +1,9 @@
-"""What a grammar can be asked to hold an answer to: vLLM's own checks of a schema come too late for some.
+"""Limits on schemas and grammars for answers, checked before vLLM compiles them, since its own checks come too late.
 
-llguidance, which takes the schemas that xgrammar does not know, writes out every item of an array that has a bound.
-With ten million the server died of memory while it checked the schema, and at 65,000 the grammar had a symbol too many.
-xgrammar writes out the properties of an object with a bound once for each number of them: a thousand took 4 s.
-A regular expression of 200,000 letters took 11 s, one of 100,000 with nested stars did not end; grammars are compiled
-one after another, so everybody else's waited.
+llguidance, which compiles the schemas that xgrammar does not support, writes out every item of an array with a bound:
+ten million exhausted the server's memory, and 65,000 were more symbols than a grammar may have. xgrammar writes out the
+properties of an object with a bound once for each number of them: a thousand took 4 s. A regular expression of 200,000
+letters took 11 s, one of 100,000 with nested stars did not end. Grammars are compiled one by one, so all others wait.
 """
 
 import json
@@ -18,10 +17,10 @@ MAX_CHARACTERS = {"regex": 10_000, "choice": 50_000, "grammar": 50_000, "json": 
 
 
 def places(schema: Any) -> float:
-    """What is written out of a schema's arrays and objects that have bounds (`minItems`, `maxProperties`, ...).
+    """Estimate the symbols that a grammar needs for arrays and objects with bounds (`minItems`, `maxProperties`, ...).
 
     Args:
-        schema: an object, or its JSON; what is neither has none, and is left to vLLM to refuse.
+        schema: an object, or its JSON; anything else counts as 0, and vLLM refuses it.
     """
     if isinstance(schema, str):
         try:
@@ -47,10 +46,10 @@ def _bound(schema: dict[str, Any], of: str) -> float:
 
 
 def check(structure: "StructuredOutputsParams") -> None:
-    """Whether a grammar can be written out, and within seconds; see `places`.
+    """Refuse a structure whose grammar would be too large or too slow to compile.
 
     Raises:
-        ValueError: it is too long, or has more than MAX_PLACES.
+        ValueError: it has too many characters, or needs more than MAX_PLACES symbols (see `places`).
     """
     for name, limit in MAX_CHARACTERS.items():
         wanted = getattr(structure, name)

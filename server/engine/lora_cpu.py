@@ -1,11 +1,10 @@
-"""LoRA on a CPU in vLLM, right and fast. On a GPU vLLM's own kernels stay untouched.
+"""LoRA on a CPU in vLLM, correct and fast. On a GPU, vLLM's own kernels are used.
 
-vLLM 0.32's CPU path gathers an adapter's weights for each token by its slot's index, and base-model tokens carry index
--1, which reads the last slot: with all slots taken, base answers that share a batch with adapters are computed with
-somebody else's adapter (upstream 48421, 49656). The gather also copies whole weights a token. Here each step sorts the
-rows by slot once. Slots with few rows, the work of decoding, go through one compiled operator a layer
-(lora_kernel.py); slots with many contiguous ones, the work of reading prompts, through two bf16 products, the slices' A
-matrices stacked and their B matrices on a block diagonal.
+vLLM 0.32's CPU path gathers an adapter's weights for each token by its slot's index. Tokens of the base have index -1,
+which reads the last slot: if all slots are taken, base answers in a batch with adapters are computed with another
+request's adapter (upstream 48421, 49656). The gather also copies all weights for each token. Here the rows are sorted
+by slot once a step. Slots with few rows (decoding) go through one compiled operator per layer (lora_kernel.py); slots
+with many contiguous rows (prompts) through two bf16 products, A matrices stacked and B matrices on a block diagonal.
 
 The plug-in (server/engine/plugin.py) registers it in every process of an engine.
 """
@@ -21,21 +20,21 @@ from vllm.platforms import current_platform
 
 logger = logging.getLogger(__name__)
 
-PRODUCT_ROWS = 256  # from here on, where a slot's rows are contiguous, torch's products beat the kernel
+PRODUCT_ROWS = 256  # from this many contiguous rows of a slot on, torch's products are faster than the kernel
 
 Rows = slice | torch.Tensor
 Stacked = tuple[torch.Tensor, ...]
 
 
 def register() -> None:
-    """Have vLLM's CPU platform use our wrapper."""
+    """Make vLLM's CPU platform use our wrapper."""
     if current_platform.is_cpu():
         path = f"{SlotPunicaWrapper.__module__}.{SlotPunicaWrapper.__qualname__}"
         type(current_platform).get_punica_wrapper = staticmethod(lambda: path)
 
 
 def stock_is_right() -> bool:
-    """Whether the installed vLLM leaves base rows alone without us; then this module is for speed only."""
+    """Whether the installed vLLM computes base rows correctly without this module, which then only adds speed."""
     stock = PunicaWrapperCPU(max_num_batched_tokens=2, max_batches=2, device="cpu")
     stock.update_metadata(LoRAMapping((0, 1), (0, 1), is_prefill=False), [1], 1, vocab_size=1)
     y = torch.zeros(2, 1)
@@ -86,7 +85,7 @@ class SlotPunicaWrapper(PunicaWrapperCPU):
         scale: float,
         **_: Any,
     ) -> None:
-        """The same for the LM head: its rows are the sampled positions, and y may be padded beyond B's width."""
+        """As `add_lora_linear`, for the LM head: rows are sampled positions, and y may be wider than B (padding)."""
         flat, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         for slot, rows in self._samples.groups:
             _accumulate(flat, rows, x[rows] @ lora_a_stacked[slot, 0].T, lora_b_stacked[slot, 0].T * scale)
@@ -109,12 +108,12 @@ class SlotPunicaWrapper(PunicaWrapperCPU):
 
 
 class _Batch:
-    """A step's rows by slot; index -1 is the base model, and no slot.
+    """A step's rows by slot; index -1 means the base model, which has no slot.
 
     Attributes:
         groups: every slot in use, with its rows.
-        many: those with contiguous rows enough for products.
-        rows, slots: the other rows and the slot of each, sorted by slot, for the kernel; `count` of them.
+        many: the slots with enough contiguous rows for products.
+        rows, slots: the remaining `count` rows and their slots, sorted by slot, for the kernel.
     """
 
     def __init__(self, indices: torch.Tensor) -> None:
@@ -139,10 +138,10 @@ class _Batch:
 
 
 class _Layer:
-    """One layer's adapters as kernel and products want them, made anew when vLLM has written to its slots."""
+    """One layer's adapters in the form that kernel and products need, made anew after vLLM wrote to its slots."""
 
     def __init__(self, a_stacked: Stacked, b_stacked: Stacked, scale: float, scratch: "_Scratch") -> None:
-        # Not earlier: a worker looks through all loaded modules when it starts, and fails on numba's.
+        # Imported late: a starting worker inspects all loaded modules, and fails on numba's.
         from server.engine import lora_kernel as kernel
 
         self._kernel = kernel
@@ -178,7 +177,7 @@ class _Layer:
                 _accumulate(y, rows, x[rows] @ a.T, b)
 
     def _prepare(self, batch: "_Batch") -> None:
-        """The batch's composition has changed, and perhaps what is in the slots."""
+        """Update the kernel's call for a new composition of the batch, and weights that may have changed."""
         version = sum(tensor._version for tensor in (*self._a_stacked, *self._b_stacked))
         if version != self._version:
             self._described.clear()
@@ -196,7 +195,7 @@ class _Layer:
         self._batch = batch
 
     def _product_weights(self, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (ranks, in) of all slices and B^T (ranks, width) on a block diagonal, in the model's dtype."""
+        """All slices' A (ranks, in), and their B^T on a block diagonal (ranks, width), in the model's dtype."""
         if slot not in self._product:
             ranks = self._ranks(slot)
             a = [stacked[slot, 0, :rank] for stacked, rank in zip(self._a_stacked, ranks, strict=True)]
@@ -218,7 +217,7 @@ class _Layer:
         self._described.add(slot)
 
     def _ranks(self, slot: int) -> list[int]:
-        """The adapter's own rank in each slice: vLLM pads to the highest with zeros."""
+        """The adapter's real rank in each slice; vLLM pads it to the highest rank with zeros."""
         ranks: list[int] = []
         for stacked in self._a_stacked:
             used = np.flatnonzero(stacked[slot, 0].view(torch.uint8).numpy().any(axis=1))
@@ -227,27 +226,27 @@ class _Layer:
 
 
 class _Scratch:
-    """The kernel's scratch space, shared by all layers, for they run one after the other; it only grows."""
+    """The kernel's scratch space. All layers share it, since they run one after the other; it only grows."""
 
     def __init__(self) -> None:
         self._blocks = [np.empty(0, np.uint8)]
 
     def address(self, size: int) -> int:
-        """Address of at least `size` bytes, good for ever."""
+        """Address of at least `size` bytes; it stays valid."""
         if self._blocks[-1].size < size:
             self._blocks.append(np.empty(size, np.uint8))
         return self._blocks[-1].ctypes.data
 
 
 def _as_slice(rows: torch.Tensor) -> Rows:
-    """Sorted row numbers as a slice where they are contiguous, as a prompt's are: no copy is needed to pick them."""
+    """Sorted row numbers as a slice if they are contiguous, as a prompt's are, so that indexing makes no copy."""
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
 def _accumulate(y: torch.Tensor, rows: Rows, h: torch.Tensor, b: torch.Tensor) -> None:
     """y[rows] += h b, added in fp32 and rounded once."""
-    width = b.shape[1]  # the LM head's rows may be padded beyond the adapter's
+    width = b.shape[1]  # y of the LM head may be wider (padding)
     if isinstance(rows, slice) and width == y.shape[1] and h.dtype == y.dtype:
         y[rows].addmm_(h, b)
     elif isinstance(rows, slice):

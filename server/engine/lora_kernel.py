@@ -1,11 +1,11 @@
-"""LoRA for a few rows on a CPU as one operator a layer: y[row] += B[slot] A[slot] x[row], each row its own slot.
+"""LoRA for a few rows on a CPU as one operator per layer: y[row] += B[slot] A[slot] x[row], each row with its own slot.
 
-Torch needs four operators a slot and layer, 50 us however little they compute; this needs 5 us and up, once for all
-slots. numba, which vLLM installs too, compiles it on the first start and keeps the result: no C compiler is needed.
-bf16 in and out, fp32 weights and sums. Eight rows and more are shared out over torch's own OpenMP threads: a second
-pool would fight with them for the cores.
+Torch needs four operators per slot and layer, 50 us however little they compute; this needs from 5 us, once for all
+slots. numba, which vLLM installs too, compiles it on the first start and keeps the result, so no C compiler is needed.
+Inputs and outputs are bf16, weights and sums fp32. Eight or more rows are shared out over torch's own OpenMP threads,
+since a second pool would compete with them for the cores.
 
-A call is described by an array of int64s, see the constants below; whoever calls keeps alive what it points to.
+An array of int64s describes a call, see the constants below; the caller keeps the arrays that it points to alive.
 """
 
 # pyright: reportUntypedFunctionDecorator=false, reportIndexIssue=false, reportOperatorIssue=false
@@ -20,19 +20,19 @@ import numpy.typing as npt
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-# The call's description. Addresses: x (rows, in) and y (rows, width), bf16 and contiguous; the rows to do and the slot
-# of each, sorted by slot, COUNT of them; scratch space, STRIDE bytes for each thread.
+# Places in a call's description. Addresses: x (rows, in) and y (rows, width), bf16 and contiguous; the COUNT rows to
+# compute and their slots, sorted by slot; scratch space, STRIDE bytes for each thread.
 X, Y, ROWS, SLOTS, COUNT, SCRATCH, STRIDE, WIDTH, FEATURES, SLICES, NEXT, THREAD = range(12)
-# From here on the width of each slice; then, for each slot and slice, rank and addresses of fp32 A (rank, in) and
+# From here on: the width of each slice; then, for each slot and slice, rank and addresses of fp32 A (rank, in) and
 # B^T (rank, width).
 SIZES = 12
 
-BLOCK = 4  # rows of a slot that share one reading of A
+BLOCK = 4  # rows of a slot for which A is read once
 CHUNK = 4 * BLOCK  # rows that a thread takes at a time
-TEAM_ROWS = 8  # fewer are done by the calling thread: waking another costs as much
+TEAM_ROWS = 8  # fewer rows run on the calling thread: waking another costs as much
 MAX_RANK = 512
 
-_FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; NaN and Inf stay what they are
+_FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums in any order; NaN and Inf are kept
 
 
 def empty_call(features: int, sizes: list[int], slots: int) -> npt.NDArray[np.int64]:
@@ -45,7 +45,7 @@ def empty_call(features: int, sizes: list[int], slots: int) -> npt.NDArray[np.in
 
 
 def entry(call: npt.NDArray[np.int64], slot: int, part: int) -> slice:
-    """Where rank and addresses of a slot's slice stand."""
+    """The places of rank and addresses of a slot's slice."""
     slices = int(call[SLICES])
     first = SIZES + slices + 3 * (slot * slices + part)
     return slice(first, first + 3)
@@ -55,8 +55,8 @@ def run(call: npt.NDArray[np.int64], address: int, threads: int) -> None:
     """Add the adapters to y.
 
     Args:
-        address: `call.ctypes.data`, which numpy takes 2 us to find out.
-        threads: of torch's pool that may take part; SCRATCH has space for each.
+        address: `call.ctypes.data`, passed in since numpy takes 2 us to find it.
+        threads: how many of torch's threads may take part; SCRATCH has space for each.
     """
     if _gomp_parallel is None or threads == 1 or call[COUNT] < TEAM_ROWS:
         _alone(address)
@@ -77,7 +77,7 @@ def _pointer(_typing: Any, _address: Any, dtype: Any) -> Any:
 
 @intrinsic
 def _ticket(_typing: Any, _address: Any) -> Any:
-    """Take the number at an address and leave the next one there, as one step."""
+    """Fetch the number at an address and increment it, atomically."""
 
     def take(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.int64)))
@@ -90,7 +90,7 @@ def _compiled(compile_: Callable[..., Any], *signature: str, **options: Any) -> 
     def compiled(function: Any) -> Any:
         try:
             return compile_(*signature, fastmath=_FAST, cache=True, **options)(function)
-        except RuntimeError:  # no folder to keep it in can be written: it is compiled at every start
+        except RuntimeError:  # no writable folder for the cache: compile at every start
             return compile_(*signature, fastmath=_FAST, **options)(function)
 
     return compiled
@@ -104,7 +104,7 @@ def _widen(floats_as_bits: Any, source: Any, count: int) -> None:
 
 @_compiled(njit, inline="always")
 def _narrow(target: Any, floats_as_bits: Any, count: int) -> None:
-    """To bf16, rounding half to even."""
+    """Round fp32 to bf16, half to even."""
     for i in range(count):
         bits = floats_as_bits[i]
         target[i] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
@@ -136,7 +136,7 @@ def _shrink_block(h: Any, x: Any, a: Any, rank: int, features: int) -> None:
 @_compiled(njit)
 def _expand(y: Any, h: Any, b: Any, rank: int, width: int) -> None:
     r = 0
-    while r + 8 <= rank:  # eight at once: y is read and written an eighth as often
+    while r + 8 <= rank:  # eight ranks at once, so that y is read and written an eighth as often
         h0, h1, h2, h3, h4, h5, h6, h7 = h[r], h[r + 1], h[r + 2], h[r + 3], h[r + 4], h[r + 5], h[r + 6], h[r + 7]
         for o in range(width):
             y[o] += (h0 * b[r, o] + h1 * b[r + 1, o] + h2 * b[r + 2, o] + h3 * b[r + 3, o]) + (
@@ -200,7 +200,7 @@ def _alone(address: int) -> None:
 
 @_compiled(cfunc, "void(int64)")
 def _team(address: int) -> None:
-    """What each thread of the team runs: take a chunk until there is none."""
+    """Run by each thread of the team: take chunks until none is left."""
     call = carray(_pointer(address, types.int64), (SIZES,))
     scratch_at = call[SCRATCH] + _ticket(address + 8 * THREAD) * call[STRIDE]
     begin = _ticket(address + 8 * NEXT) * CHUNK
@@ -210,7 +210,7 @@ def _team(address: int) -> None:
 
 
 def _find_gomp_parallel() -> Any:
-    """OpenMP's entry in the library torch uses (libgomp's ABI, which Intel's and LLVM's keep too), or None."""
+    """OpenMP's entry point in the library that torch uses (libgomp's ABI; Intel's and LLVM's have it too), or None."""
     try:
         entry_point = ctypes.CDLL(None).GOMP_parallel
     except AttributeError:

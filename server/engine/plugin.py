@@ -1,4 +1,4 @@
-"""vLLM plug-in: what must hold in the engine's process, on any device.
+"""vLLM plug-in: changes that every process of an engine needs.
 
 Registered as entry point `tuneport` in group `vllm.general_plugins`, which vLLM loads in every process of an engine.
 """
@@ -17,7 +17,7 @@ from server.inference.orphans import end_with_server
 
 
 def register() -> None:
-    """Entry point: end with the server, read adapters without a leak; on a CPU compute them right and take seeds."""
+    """Entry point: end with the server, read adapters without a leak; on a CPU also fix LoRA, seeds and experts."""
     end_with_server()
     lora_model.safetensors = SimpleNamespace(safe_open=Whole)
     lora_cpu.register()
@@ -27,10 +27,10 @@ def register() -> None:
 
 
 def _leave_experts_alone() -> None:
-    """Mixture of experts on a CPU: adapters sit on the other layers, and the experts keep the CPU's own kernel.
+    """Mixture of experts on a CPU: adapters go on the other layers, and the experts keep the CPU's own kernel.
 
-    Where any adapter is served, vLLM picks the kernel that has adapters on experts, which is Triton's and ends the
-    engine at the first request on a CPU. The experts are no layers of `lora_target_modules` (vllm.py).
+    If adapters are served, vLLM picks the kernel for adapters on experts; it is Triton's, and on a CPU the first
+    request ends the engine. The experts are not among `lora_target_modules` (vllm.py).
     """
     begin = FusedMoEConfig.__post_init__
 
@@ -42,10 +42,10 @@ def _leave_experts_alone() -> None:
 
 
 class Whole:
-    """What vLLM reads an adapter's file with, in place of `safetensors.safe_open`.
+    """Replaces `safetensors.safe_open`, with which vLLM reads an adapter's file.
 
-    That one leaks 64 bytes a tensor where it hands them to torch, 27 KB for each load of a rank on all linear layers of
-    30, and a server that evicts and loads all day never gets them back.
+    The original leaks 64 bytes for each tensor that it hands to torch: 27 KB for each load of an adapter on all linear
+    layers of a model with 30 layers, which adds up in a server that loads and evicts all day.
     """
 
     def __init__(self, path: str, framework: str) -> None:
@@ -58,9 +58,9 @@ class Whole:
         self._tensors = {}
 
     def keys(self) -> list[str]:
-        """Names, as in the file."""
+        """The tensors' names, as in the file."""
         return list(self._tensors)
 
     def get_tensor(self, name: str) -> torch.Tensor:
-        """A tensor of its own memory."""
+        """A tensor with its own memory."""
         return self._tensors[name]

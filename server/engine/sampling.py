@@ -1,6 +1,6 @@
-"""A `Sampling` in vLLM's terms, and vLLM's outputs as deltas.
+"""Translates a `Sampling` into vLLM's parameters, and vLLM's outputs into deltas.
 
-What is asked is OpenAI's, ends of ranges included; where vLLM's ranges are narrower, the same is said in its words.
+Every value that OpenAI allows is accepted; where vLLM's range is narrower, it is replaced by an equivalent.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-LOWEST_LOGPROB = -9999.0  # JSON has no -Inf; this is OpenAI's word for "very unlikely"
-GREEDY_BELOW = 1e-5  # vLLM's; from there up to 0.01 it samples at 0.01
+LOWEST_LOGPROB = -9999.0  # OpenAI's value for "very unlikely", since JSON has no -Inf
+GREEDY_BELOW = 1e-5  # vLLM's limit; temperatures from there up to 0.01 count as 0.01
 SEEDS = 2**62  # vLLM takes -1 for "none", and adds the answer's number to a seed, which must stay within 64 bits
-NAMES = (  # vLLM's names of what a request may have wrong, each also ours; those that begin another one's last
+NAMES = (  # parameter names to look for in vLLM's messages; a name that begins another one comes after it
     *("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "top_k", "min_p"),
     *("min_tokens", "max_tokens", "stop_token_ids", "allowed_token_ids", "bad_words", "logit_bias", "prompt_logprobs"),
     *("logprobs", "seed", "stop", "n"),
@@ -34,16 +34,16 @@ NAMES = (  # vLLM's names of what a request may have wrong, each also ours; thos
 STRUCTURED = re.compile(r"grammar|schema|regex|structur|choice", re.IGNORECASE)
 ENGINES_WORDS = re.compile(r"\b(vllm\w*|xgrammar|llguidance|guidance|outlines|lm-format-enforcer)\b", re.IGNORECASE)
 LONGEST_MESSAGE = 500
-GIVEN_UP = "error"  # vLLM's reason for an end that OpenAI has none for
+GIVEN_UP = "error"  # a finish reason of vLLM's that OpenAI does not have
 
 
 def greedy(sampling: Sampling) -> bool:
-    """Whether the most probable token is always taken; `n` answers are then one, `n` times."""
+    """Whether the most probable token is always taken, so that all `n` answers are equal."""
     return sampling.temperature < GREEDY_BELOW or sampling.top_p == 0
 
 
 def copies(delta: Delta, n: int) -> list[Delta]:
-    """A greedy answer's delta for each of `n` answers; a call has an id of its own in each."""
+    """A greedy answer's delta, copied for each of `n` answers; tool calls get a different id in each."""
     return [
         delta,
         *(
@@ -64,7 +64,7 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
 
     Args:
         room: tokens that fit into the context beside the prompt.
-        specials: text of the tokens that an answer's text leaves out -> id. A stop string can only meet them by id.
+        specials: text -> id of tokens that an answer's text leaves out; as a stop string they only work by id.
 
     Raises:
         ValueError, VLLMClientError: vLLM refuses a value; see `refused`.
@@ -75,7 +75,7 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
     values: dict[str, Any] = dict(sampling.more)
     if calls is not None:
         structure = calls.structure or structure
-        values["skip_special_tokens"] = False  # some models' marks of a call are special tokens
+        values["skip_special_tokens"] = False  # in some models the marks of a call are special tokens
     if structure is not None:
         grammars.check(structure)
     marks = [specials[stop] for stop in sampling.stop if stop in specials]
@@ -97,16 +97,16 @@ def parameters(sampling: Sampling, room: int, calls: ToolCalls | None, specials:
         prompt_logprobs=sampling.prompt_logprobs,
         structured_outputs=structure,
         output_kind=RequestOutputKind.DELTA if sampling.streamed else RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,  # this request's own
+        skip_clone=True,  # used by this request only
         **values,
     )
 
 
 def refused(error: BaseException, calls: ToolCalls | None) -> InvalidRequest:
-    """vLLM's refusal as ours: the request's field, and no word of what stands behind the server.
+    """vLLM's refusal as our own error: it names the request's field, and no library behind the server.
 
     Args:
-        calls: where tools were to be called, a grammar that cannot be made is theirs.
+        calls: if the request has tools, an error in the grammar is blamed on them.
     """
     message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(next(iter(error.args), ""))
     message = ENGINES_WORDS.sub("the server", message)[:LONGEST_MESSAGE]
@@ -122,7 +122,7 @@ def refused(error: BaseException, calls: ToolCalls | None) -> InvalidRequest:
 
 
 def given_up(sampling: Sampling, calls: ToolCalls | None) -> ServerError:
-    """Why vLLM ended an answer with an error: other fields of the request allow no token that may come next."""
+    """The error for an answer that vLLM gave up: other fields of the request forbid every token that could follow."""
     told = "The answer cannot be held to that form: no token that the request allows goes on with it"
     if calls is not None and calls.structure is not None:
         return InvalidRequest(told, "tools")
@@ -144,7 +144,7 @@ def read(
         prompt: the log-probabilities of the prompt's tokens; see `of_prompt`.
 
     Raises:
-        ServerError: vLLM gave one up; see `given_up`.
+        ServerError: vLLM gave an answer up; see `given_up`.
     """
     deltas: list[Delta] = []
     for answer in output.outputs:
@@ -164,7 +164,7 @@ def read(
 
 
 async def of_prompt(output: "RequestOutput", sampling: Sampling, utf8: TokenBytes) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of the prompt's tokens, if there are any; others have their turn meanwhile."""
+    """Log-probabilities of the prompt's tokens, if asked for; yields to the event loop between pieces."""
     if sampling.prompt_logprobs is None or not output.prompt_logprobs:
         return ()
     ids, tokens = output.prompt_token_ids or (), list[TokenLogprob]()
@@ -178,7 +178,7 @@ async def of_prompt(output: "RequestOutput", sampling: Sampling, utf8: TokenByte
 def _of_answer(
     answer: "CompletionOutput", sampling: Sampling, utf8: TokenBytes, calls: ToolCalls | None
 ) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of an answer's tokens; one that the text leaves out has no bytes, so that they join to it."""
+    """Log-probabilities of an answer's tokens; tokens that the text leaves out have no bytes."""
     assert sampling.top_logprobs is not None
     tokens = _logprobs(answer.token_ids, answer.logprobs or (), sampling.top_logprobs, utf8)
     shown = calls is not None or sampling.more.get("skip_special_tokens") is False

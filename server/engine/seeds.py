@@ -1,8 +1,8 @@
-"""Seeds on a CPU in vLLM: a prompt that is read in several steps must not cost the engine's life.
+"""Seeds on a CPU in vLLM: without this module, a seeded request whose prompt is read in chunks kills the engine.
 
-Each of those steps samples a token that nobody wants, and vLLM takes back what the request's generator gave for it: by
-four numbers of Philox, which only a GPU's generator counts. A CPU's raises, and the engine died with all that ran: of
-one request with a `seed` and a long prompt, or of many short ones at once. Here such a generator is not asked at all.
+While a prompt is read in chunks (it is long, or many come at once), vLLM samples a token per chunk, discards it, and
+rewinds the request's generator by its offset. Only GPU generators have an offset; a CPU's raises an error, which ends
+the engine. So the generators of requests whose token will be discarded are set aside for the step.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 
 def register() -> None:
-    """Have vLLM's CPU worker use our runner."""
+    """Make vLLM's CPU worker use our runner."""
     if current_platform.is_cpu():
         from vllm.v1.worker import cpu_worker
 
@@ -21,7 +21,7 @@ def register() -> None:
 
 
 class SeededRunner(CPUModelRunner):
-    """Samples tokens that are thrown away without their requests' generators."""
+    """Samples the tokens that are discarded without their requests' generators."""
 
     def _sample(self, *args: Any, **kwargs: Any) -> Any:
         generators = self.input_batch.generators

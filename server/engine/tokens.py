@@ -1,4 +1,4 @@
-"""A token's own bytes: what log-probabilities report, also where a character is spread over several tokens."""
+"""The bytes of single tokens, for log-probabilities; a character may be spread over several tokens."""
 
 import re
 from functools import cached_property
@@ -14,9 +14,9 @@ SPACE = "▁"  # SentencePiece's, U+2581
 class TokenBytes:
     """Bytes and text of single tokens, so that all bytes of an answer joined are its text in UTF-8.
 
-    A byte-level vocabulary (GPT-2's alphabet, as Llama 3, Qwen and SmolLM have it) spells bytes as letters; one of
-    SentencePiece (Llama 2, Gemma, Mistral) spells spaces as U+2581, and single bytes as `<0xE2>`. To decode such a
-    token by itself would lose both. Any other tokenizer's tokens are taken as it decodes them.
+    A byte-level vocabulary (GPT-2's alphabet: Llama 3, Qwen, SmolLM) writes bytes as letters; SentencePiece's (Llama 2,
+    Gemma, Mistral) writes spaces as U+2581 and single bytes as `<0xE2>`. Decoding such a token alone would lose both.
+    Tokens of any other tokenizer are decoded by it.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -38,7 +38,7 @@ class TokenBytes:
         return self._find(token_id)[1]
 
     def text(self, token_id: int) -> str:
-        """The token as text; bytes that are no whole character are shown as OpenAI does: `bytes:\\xe2\\x82`."""
+        """The token as text; bytes that are no whole character are written as OpenAI does: `bytes:\\xe2\\x82`."""
         return self._find(token_id)[0]
 
     def is_special(self, token_id: int) -> bool:

@@ -1,6 +1,6 @@
-"""Tool calls, read out of answers by vLLM's own parsers and held to their schemas by its grammars.
+"""Tool calls: vLLM's parsers read them out of answers, and its grammars hold them to their schemas.
 
-An answer is parsed delta by delta, streamed or not, so both forms find the same calls.
+Every answer is parsed delta by delta, so that streamed and whole answers hold the same calls.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ class ToolParsing:
         name: one of vLLM's tool parsers.
 
     Raises:
-        ValueError: vLLM has no such parser, or it does not go with the tokenizer.
+        ValueError: vLLM has no such parser, or the parser does not work with the tokenizer.
     """
 
     def __init__(self, name: str, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -38,12 +38,12 @@ class ToolParsing:
         self._tokenizer = tokenizer
 
     def begin(self, tools: Tools, prompt: list[int], sampling: Sampling) -> "ToolCalls":
-        """Parsing of one request's answers."""
+        """A parser for one request's answers."""
         return ToolCalls(self._parser, self._tokenizer, tools, prompt, sampling)
 
 
 class ToolCalls:
-    """The calls in one request's answers; `structure` is the grammar they follow, None where there is none."""
+    """The calls in one request's answers; `structure` is the grammar that they follow, or None."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class ToolCalls:
         self.structure: StructuredOutputsParams | None = adjusted.extract_structured_outputs()
         self._prompt = prompt
         self._ids: list[dict[int, str]] = [{} for _ in range(sampling.n)]
-        self._reason = "stop" if named else "tool_calls"  # as OpenAI: a call that was asked for by name is no surprise
+        self._reason = "stop" if named else "tool_calls"  # as OpenAI: "stop" if the function was asked for by name
 
     def read(self, delta: Delta, token_ids: list[int]) -> Delta:
-        """The delta with its calls taken out of its text."""
+        """The delta with calls moved from its text into `tool_calls`."""
         finished = delta.finish_reason is not None
         parser = self._parsers[delta.index]
         message = parser.parse_delta(delta.text, token_ids, self._request, self._prompt, finished=finished)
@@ -94,7 +94,7 @@ class ToolCalls:
 
 
 def _pinned(tool: dict[str, Any]) -> dict[str, Any]:
-    """The tool with its arguments held to their schema wherever the grammar can express it."""
+    """The tool, made strict if a grammar can express its schema and the request leaves `strict` out."""
     from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
     function = tool["function"]

@@ -1,8 +1,8 @@
 """vLLM's AsyncLLM as Tuneport's engine.
 
-On a CPU the model runs in the engine's own process (vLLM's default there is one process more and one core less), which
-starts sooner and leaves the other core to the API. vllm itself is imported in `start`, in a thread: the server answers
-`/health` within two seconds, and the engine follows.
+On a CPU the model runs in the engine's process itself, which starts sooner and leaves a core to the API; vLLM's default
+there needs another process and core. vllm is imported in `start`, on a thread, so that the server answers `/health`
+within two seconds, before the engine is ready.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEALTH_CHECK_SECONDS = 0.5
-COLLECT_OBJECTS = 20_000  # new ones before Python looks for cycles among them; a look takes a millisecond
-REQUESTS_FAULT = (TypeError, ValueError, OverflowError, RecursionError)  # what vLLM stumbles over before it begins
+COLLECT_OBJECTS = 20_000  # threshold of Python's garbage collection, in allocations; a generation-0 pass takes 1 ms
+REQUESTS_FAULT = (TypeError, ValueError, OverflowError, RecursionError)  # how vLLM fails on bad requests
 PLUGIN = "tuneport"  # the entry point of plugin.py, see pyproject.toml
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # with it, every unknown model name leaks a lock
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # if on, every unknown model name leaks a lock
 }
 
 
@@ -50,13 +50,13 @@ class EngineOptions:
     """What the engine is started with.
 
     Attributes:
-        max_loras: adapters in one batch, 0: none at all. `max_cpu_loras`: adapters held in memory.
-        max_lora_rank: compute follows it, not the adapter's own rank.
+        max_loras: adapters in one batch; 0: no adapters. `max_cpu_loras`: adapters held in memory.
+        max_lora_rank: highest rank; it decides the cost of computing adapters, not an adapter's own rank.
         max_model_len: context in tokens; None: the model's own.
         dtype: of weights and activations; "auto": the model's own.
         kv_cache_bytes: memory for the KV cache on a CPU.
         gpu_memory_utilization: share of a GPU's memory for weights and KV cache.
-        tool_parser: vLLM's name of the form in which the base model writes tool calls.
+        tool_parser: vLLM's name for the format of the base model's tool calls.
         tokenizer: folder of the tokenizer; None: the model's own.
     """
 
@@ -80,7 +80,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self.context = 0
         self._loaded: dict[str, LoRARequest] = {}
-        self._ids = itertools.count(1)  # an id is never used twice: a failed load may have left its own behind
+        self._ids = itertools.count(1)  # ids are never reused: a failed load may have left traces under its id
 
     @property
     def ready(self) -> bool:
@@ -93,7 +93,7 @@ class VllmEngine:
         return self._running().get_tokenizer()  # pyright: ignore[reportReturnType]
 
     async def start(self) -> None:
-        """Start vLLM; half a minute or more."""
+        """Start vLLM, which takes half a minute or more."""
         if self._llm is not None:
             await self.stop()
         llm = await asyncio.to_thread(_start, self._base, self._options)
@@ -127,7 +127,7 @@ class VllmEngine:
         except EngineUnavailable:
             raise
         except Exception as error:
-            await self._alive(llm.remove_lora(request.lora_int_id))  # it may be half there, and report as loaded
+            await self._alive(llm.remove_lora(request.lora_int_id))  # it may be loaded in part, and be listed as loaded
             raise AdapterLoadFailed(f"the engine refused the adapter: {error}") from error
         self._loaded[digest] = request
 
@@ -146,7 +146,7 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         llm = self._running()
-        wanted = sampling.n if greedy(sampling) else 1  # vLLM samples no greedy answer twice, nor need it
+        wanted = sampling.n if greedy(sampling) else 1  # vLLM refuses n > 1 for greedy; one answer is copied
         sampling = replace(sampling, n=sampling.n // wanted)
         room = self._room(len(prompt), sampling.max_tokens)
         calls = None
@@ -198,7 +198,7 @@ class VllmEngine:
         return self._llm
 
     async def _alive(self, call: Awaitable[T]) -> T:
-        """Await a utility call of vLLM, which never ends when the engine dies meanwhile."""
+        """Await a utility call of vLLM; raise EngineUnavailable if the engine dies, since the call would never end."""
         task = asyncio.ensure_future(call)
         try:
             while not task.done():
@@ -214,7 +214,7 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
     cores = len(os.sched_getaffinity(0))
     for name, value in {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)}.items():
         os.environ.setdefault(name, value)
-    allowed = os.environ.get("VLLM_PLUGINS")  # a list of what may be loaded: without ours, answers on a CPU are wrong
+    allowed = os.environ.get("VLLM_PLUGINS")  # plug-ins that may be loaded; ours must be, for correct answers on a CPU
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}"
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -229,7 +229,7 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
             "dtype": "float32" if options.dtype == "auto" and not _bf16_pays() else options.dtype,
             "kv_cache_memory_bytes": options.kv_cache_bytes,
             "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
-            # vLLM turns its own operators off because it expects to compile, then LoRA turns compiling off
+            # vLLM turns its own operators off since it expects to compile, but LoRA turns compiling off
             "compilation_config": {"custom_ops": ["all"]},
         }
     arguments = AsyncEngineArgs(
@@ -239,7 +239,7 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
         max_model_len=options.max_model_len,  # pyright: ignore[reportArgumentType] (None: the model's own)
         scheduling_policy="priority",  # batches wait for live requests
         max_logprobs=MAX_LOGPROBS,
-        generation_config="vllm",  # defaults are OpenAI's and the manifest's, never a file's of the base
+        generation_config="vllm",  # take no defaults from the base's files, only OpenAI's and the manifest's
         disable_log_stats=True,
         **device,
     )
@@ -249,10 +249,10 @@ def _start(base: BaseModel, options: EngineOptions) -> "AsyncLLM":
 
 
 def _check_takes_adapters(base: BaseModel) -> None:
-    """Refuse a base whose class in vLLM takes no adapters; vLLM itself would, behind a page of its processes' stacks.
+    """Refuse a base whose class in vLLM supports no adapters; vLLM's own refusal is hidden among pages of stack traces.
 
     Raises:
-        EngineUnavailable: it does not.
+        EngineUnavailable: the class supports no adapters.
     """
     from vllm.model_executor.models import ModelRegistry, supports_lora
 
@@ -266,9 +266,9 @@ def _check_takes_adapters(base: BaseModel) -> None:
 
 
 def _settle() -> None:
-    """Collect what a former engine left, then spare what lives: to go through it all stops every stream for 0.6 s.
+    """Collect a previous engine's garbage, then freeze live objects: a full pass over them stops all streams for 0.6 s.
 
-    Python looks for cycles after 700 new objects, among them what 64 streams have in hand: a tenth of a token's time.
+    The threshold is raised too: at Python's 700 allocations, collection takes a tenth of a token's time at 64 streams.
     """
     gc.unfreeze()
     gc.collect()
@@ -289,5 +289,5 @@ def _lora(base: BaseModel, options: EngineOptions) -> dict[str, Any]:
 
 
 def _bf16_pays() -> bool:
-    """Whether this CPU computes bf16 faster than fp32: without AVX-512, 16 clients got a quarter of fp32's tokens."""
+    """Whether bf16 is faster than fp32 on this CPU: without AVX-512, 16 clients got a quarter of fp32's tokens."""
     return platform.machine() != "x86_64" or "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()

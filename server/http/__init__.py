@@ -1,1 +1,1 @@
-"""What every request passes: identity, errors, limits of size, figures."""
+"""HTTP around the routers: identity, rate limits, error answers, streaming, the web server."""

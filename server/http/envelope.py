@@ -1,4 +1,4 @@
-"""Around every request, as plain ASGI so that streams pass untouched: its id and its time on every answer."""
+"""The outermost middleware, as plain ASGI so that streams pass unchanged: puts id and time on every answer."""
 
 import logging
 import time
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class Envelope:
-    """Adds OpenAI's response headers, and answers what nobody caught with 500.
+    """Adds OpenAI's response headers, and answers uncaught errors with 500.
 
-    Headers that a route puts into `request.state.headers` are on its answer, error or not. `request.state.send` is the
-    web server's, for a stream whose head is out.
+    Headers that a route puts into `request.state.headers` are added to its answer, also to an error.
+    `request.state.send` is the web server's own `send`, for a stream whose head has been sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""Forms of uploads: what would be lost without a word is refused, and a file has the name that was meant."""
+"""Upload forms: repeated fields, which would be dropped silently, are refused; and a file's intended name is found."""
 
 import re
 from urllib.parse import unquote
@@ -9,12 +9,12 @@ from fastapi.routing import APIRoute
 from server.errors import InvalidRequest
 from server.http.wording import mended
 
-# .NET's clients write a name that is not ASCII twice, first in a form that is made for mail
+# .NET clients send a non-ASCII name twice: first encoded as in e-mail headers, then in this form
 EXTENDED = re.compile(r";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\s\"]+)", re.IGNORECASE)
 
 
 async def _only_once(request: Request) -> None:
-    """Refuse a second file or value, and a part of a field that we know under another spelling of its name."""
+    """Refuse a field with several values, and another spelling of a known one (`expires_after.seconds`)."""
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     known = [parameter.alias for parameter in route.dependant.body_params]
@@ -33,6 +33,6 @@ OnlyOnce = Depends(_only_once)
 
 
 def file_name(file: UploadFile) -> str:
-    """The name of an uploaded file, "file" where it has none."""
+    """The name of an uploaded file, or "file" if it has none."""
     extended = EXTENDED.search(file.headers.get("content-disposition", ""))
     return mended((unquote(extended[1]) if extended else file.filename) or "file")

@@ -1,4 +1,4 @@
-"""Who is calling: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
+"""Finds the caller's key: `Authorization: Bearer KEY`, as OpenAI's clients send it."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -15,30 +15,30 @@ LOCAL = Key(id="key_local", name="no-auth", hint="", admin=True, created_at=0)
 GUARDED = ("/v1", "/admin")
 METRICS = "/metrics"
 ADMINISTERED = ("/admin/", f"{METRICS}/")
-LOOKUPS = 8  # of keys in the database, at a time
+LOOKUPS = 8  # database lookups of keys at a time
 
 
 class Identity:
-    """Finds the caller's key before the body is read: who has none cannot fill the disk with uploads."""
+    """Finds the caller's key before the body is read, so that callers without one cannot fill the disk with uploads."""
 
     def __init__(self, app: ASGIApp, guarded: Sequence[str], keys: Callable[[Any], Keys | None]) -> None:
         """Make one.
 
         Args:
-            guarded: paths that take a key, with all below them.
-            keys: of the running application; None where whoever can reach it may do everything.
+            guarded: paths that need a key, with all paths below them.
+            keys: returns the application's keys; None if anybody may do everything (`no_auth`).
         """
         self._app = app
         self._guarded = tuple(f"{path}/" for path in guarded)
         self._keys = keys
-        self._lookups = CapacityLimiter(LOOKUPS)  # apart from what fills the other threads
+        self._lookups = CapacityLimiter(LOOKUPS)  # separate threads: others may all be busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         path = f"{scope['path']}/" if scope["type"] == "http" else ""
         if path.startswith(self._guarded):
             state = scope.setdefault("state", {})
-            if "caller" not in state:  # a batch's lines come from within, and bring theirs
+            if "caller" not in state:  # a batch's line brings its caller
                 key = await self._identify(Headers(scope=scope), self._keys(scope["app"]))
                 if path.startswith(ADMINISTERED):
                     await administrator(key)
@@ -72,10 +72,10 @@ async def caller(request: Request) -> Key:
 
 
 async def administrator(key: Annotated[Key, Depends(caller)]) -> Key:
-    """The caller's key, which must be an admin's.
+    """The caller's key, which must be an admin key.
 
     Raises:
-        Forbidden: it is a user's.
+        Forbidden: it is a user key.
     """
     if not key.admin:
         raise Forbidden("This needs an admin key; yours is a user key.")
@@ -83,5 +83,5 @@ async def administrator(key: Annotated[Key, Depends(caller)]) -> Key:
 
 
 Caller = Annotated[Key, Depends(caller)]
-CALLER = Depends(caller)  # of a whole router: app.py puts one of the two on each
+CALLER = Depends(caller)  # for a whole router: app.py gives this or ADMINISTRATOR to each
 ADMINISTRATOR = Depends(administrator)

@@ -1,6 +1,6 @@
-"""Rate limits by key, as OpenAI has them: requests and tokens of the last minute.
+"""Rate limits by key, as OpenAI has them: requests and tokens in the last minute.
 
-With the library's storage for asyncio: the other one starts a thread for a request, and waits until it runs.
+Uses the asyncio storage of `limits`; its thread storage starts a thread per request and blocks until that runs.
 """
 
 import time
@@ -23,7 +23,7 @@ TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/respon
 
 
 class Rates:
-    """Counts what a key asks for before its body is read, and until it is answered; batches have their own pace."""
+    """Counts each request against its key's limits before the body is read; batches are not limited."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,7 +43,7 @@ class Rates:
 
 
 def _kind(scope: Scope) -> str | None:
-    """What of a key's the request is one of; None: nothing that is counted."""
+    """Which of the key's limits the request counts against: "requests", "uploads", or None."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     if scope["path"] in TEXT:
@@ -53,7 +53,7 @@ def _kind(scope: Scope) -> str | None:
 
 
 class RateLimits:
-    """What each key may ask for; None: as much as it wants, and no headers. Batches have their own pace."""
+    """The limits of each key; a limit of None means no limit and no headers. Batches are not limited."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class RateLimits:
         """Make one, with nothing asked so far.
 
         Args:
-            requests, tokens: of text, a minute.
-            graders: tried, an hour.
-            at_once: how many of a kind may be under way: `requests` for text, `uploads`, `graders`.
+            requests, tokens: of text endpoints, per minute.
+            graders: trial runs of graders per hour.
+            at_once: how many may run at a time, by kind: `requests` of text endpoints, `uploads`, `graders`.
         """
         limits = {"requests": requests, "tokens": tokens}
         self._items = {kind: RateLimitItemPerMinute(limit) for kind, limit in limits.items() if limit is not None}
@@ -77,18 +77,18 @@ class RateLimits:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def count(self, key: Key, request: Request) -> None:
-        """Count a request, on its headers.
+        """Count a request, and put what is left into its answer's headers.
 
         Raises:
-            RateLimited: the minute has no room for it.
+            RateLimited: the limit per minute is reached.
         """
         await self._spend("requests", 1, key, request)
 
     async def admit(self, key: Key, request: Request, tokens: int) -> None:
-        """Count a request's tokens, and have its answer say what is left.
+        """Count a request's tokens, and put what is left into its answer's headers.
 
         Raises:
-            RateLimited: the minute has no room for them; the request is counted all the same, as OpenAI does.
+            RateLimited: the limit per minute is reached; the request counts all the same, as with OpenAI.
         """
         await self._spend("tokens", tokens, key, request)
 
@@ -110,10 +110,10 @@ class RateLimits:
 
     @contextmanager
     def held(self, kind: str, key: Key, request: Request) -> Iterator[None]:
-        """Count one of a kind until it has ended.
+        """Hold one of the key's places for this kind of request while the block runs.
 
         Raises:
-            RateLimited: as many of the key's are under way as may be.
+            RateLimited: all of the key's places are taken.
         """
         if _from_batch(request):
             yield
@@ -135,10 +135,10 @@ class RateLimits:
                 del self._running[mine]
 
     async def admit_grader(self, key: Key) -> None:
-        """Count a grader that is tried.
+        """Count a trial run of a grader.
 
         Raises:
-            RateLimited: the hour has no room for it.
+            RateLimited: the limit per hour is reached.
         """
         if self._graders is not None and not await self._limiter.hit(self._graders, "graders", key.id):
             reset, _ = await self._limiter.get_window_stats(self._graders, "graders", key.id)
@@ -160,5 +160,5 @@ class RateLimits:
 
 
 def _from_batch(request: Request) -> bool:
-    """Whether it comes from within, at a batch's own pace."""
+    """Whether the request is a batch's line, sent by the server itself."""
     return bool(getattr(request.state, "priority", 0))

@@ -1,6 +1,6 @@
-"""The web server around the application: uvicorn on plain http, hypercorn where TLS is on, which speaks HTTP/2.
+"""The web server around the application: uvicorn for plain http; for TLS hypercorn, which speaks HTTP/2.
 
-One for both would do, but hypercorn sends 39,000 chunks a second where uvicorn sends 65,000 (32 streams, 2 cores).
+hypercorn could do both, but it sends 39,000 chunks a second where uvicorn sends 65,000 (32 streams, 2 cores).
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from server.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
 
-FILES = 65_536  # open at a time, where the system lets us: a connection is one
-STARTUP_FAILED = 3  # exit status, as uvicorn's own command has it
-MAX_HTTP2_STREAMS = 1000  # of one connection at a time; the rest wait
-GOODBYE_SECONDS = 2.0  # for a client to answer TLS's last message; asyncio's own 30 s would outlast a server's grace
+FILES = 65_536  # open files to ask the system for: each connection is one
+STARTUP_FAILED = 3  # exit status, the same as uvicorn's own command
+MAX_HTTP2_STREAMS = 1000  # requests on one connection at a time; others wait
+GOODBYE_SECONDS = 2.0  # for a client to end TLS; asyncio's default of 30 s would delay a shutdown
 
 
 def listen(app: FastAPI, settings: Settings) -> None:
@@ -91,5 +91,5 @@ async def encrypted(app: FastAPI, settings: Settings, stopping: asyncio.Event) -
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for uvicorn's two lines about each request that offers h2c, which every Java client's does."""
+    """False for two lines that uvicorn logs at each request that offers h2c, as every Java client's does."""
     return not record.getMessage().startswith(("Unsupported upgrade request", "No supported WebSocket library"))

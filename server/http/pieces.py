@@ -1,7 +1,7 @@
-"""JSON of which parts are written already.
+"""Serialises values in which some arrays are JSON text already.
 
-The log-probabilities of a long answer are megabytes; to write them at once would stop everybody else's stream for a
-second. So they are written as they come, and joined at the end.
+The log-probabilities of a long answer are megabytes; serialising them at once would stop all other streams for a
+second. So they are serialised as they come, and joined at the end.
 """
 
 import json
@@ -17,18 +17,18 @@ _PLACE = token_hex()
 
 @dataclass
 class Pieces:
-    """An array whose elements are JSON already, some of them to a piece."""
+    """An array that is JSON text already, in pieces of several elements each."""
 
     written: list[str] = field(default_factory=list)
 
     def extend(self, elements: Iterable[Any]) -> None:
-        """Write more elements."""
+        """Serialise and add elements."""
         if inner := json.dumps(list(elements))[1:-1]:
             self.written.append(inner)
 
 
 def dumps(value: Any, **form: Any) -> str:
-    """JSON, as `json.dumps` has it, of a value in which arrays may be Pieces."""
+    """As `json.dumps`, for a value in which arrays may be Pieces."""
     arrays: list[str] = []
 
     def place(pieces: Pieces) -> str:
@@ -40,10 +40,10 @@ def dumps(value: Any, **form: Any) -> str:
 
 
 class JSONText(Response):
-    """An answer as JSON, Pieces in it or not."""
+    """A JSON response whose content may hold Pieces."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body, in FastAPI's form."""
+        """The body, formatted as FastAPI does."""
         return dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -1,9 +1,9 @@
-"""HTTP/1.1 as uvicorn speaks it, one request at a time, each of which has to come.
+"""HTTP/1.1 with uvicorn's protocols, one request at a time on a connection, with limits on size and time.
 
-httptools takes a sixth of the front end's CPU less than h11. But it ends a request that offers an upgrade, as every
-client of the JDK offers h2c, at its head, and its body is lost; and it parses whatever follows a request, without a
-limit. So it gets the head and the announced bytes of one request, and the next one when that is answered. A request
-that offers an upgrade or comes in chunks goes to h11, with all that follows on its connection.
+httptools needs a sixth of the front end's CPU time less than h11. But it loses the body of a request that offers an
+upgrade, as every JDK client does (h2c), and parses all that follows a request, without a limit. So it only gets the
+head and the announced bytes of one request, and the next request when that one is answered. If a request offers an
+upgrade or comes in chunks, its connection is handed to h11.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 END_OF_HEAD = b"\r\n\r\n"
 FOR_H11 = re.compile(rb"\n(upgrade|transfer-encoding)[ \t]*:", re.IGNORECASE)
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
-RAW = re.compile(rb"[\x80-\xff]")  # curl and scripts send a URL's letters as they were typed; httptools refuses them
-MAX_HEAD_BYTES = 64 * 1024  # as with h11; httptools itself has no limit
-MAX_AHEAD_BYTES = 1024 * 1024  # of requests that are sent before the one in front of them is answered
-HEAD_SECONDS = 30.0  # for a request's head to come, from its first byte, or from the connection's beginning
-SHARE = 0.5  # of the process's file descriptors that connections may have; files, pipes and the database need some too
+RAW = re.compile(rb"[\x80-\xff]")  # unencoded letters in a URL, as curl sends them; httptools refuses them
+MAX_HEAD_BYTES = 64 * 1024  # as h11 has it; httptools has no limit
+MAX_AHEAD_BYTES = 1024 * 1024  # of requests that are sent before the previous one is answered
+HEAD_SECONDS = 30.0  # for a request's head to arrive, from its first byte or the connection's start
+SHARE = 0.5  # of the process's file descriptors for connections; files, pipes and the database need the rest
 
 
 class _Patient(asyncio.Protocol):
-    """Closes its connection where a head does not come."""
+    """Closes the connection if a request's head does not arrive in HEAD_SECONDS."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """The connection ended."""
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -47,20 +47,20 @@ class _Patient(asyncio.Protocol):
 
 
 class HttpProtocol(_Patient, HttpToolsProtocol):
-    """A connection, until one of its requests is for h11."""
+    """A connection with httptools, until a request has to be handed to h11."""
 
-    _held = b""  # what came and was not parsed
+    _held = b""  # received, but not parsed yet
     _rest = 0  # bytes of the request's body that are still to come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A client has come; it has to say what it wants."""
+        """A client connected; from now on it has HEAD_SECONDS to send a request's head."""
         super().connection_made(transport)
         if len(self.connections) > SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             transport.abort()
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Process data as far as the current request allows."""
         self._unset_keepalive_if_required()
         self._held += data
         self._parse()
@@ -68,11 +68,11 @@ class HttpProtocol(_Patient, HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         if self._rest:
-            self.transport.abort()  # httptools understood the announced length otherwise
+            self.transport.abort()  # httptools read another content length than we
         super().on_message_begin()
 
     def on_response_complete(self) -> None:
-        """A request is answered; the next one may have come already."""
+        """A request is answered; the next one may have arrived already."""
         super().on_response_complete()
         if self._rest:
             self._wait_for_head()
@@ -99,7 +99,7 @@ class HttpProtocol(_Patient, HttpToolsProtocol):
                 return
 
     def _parse_head(self) -> bool:
-        """Have a head parsed, if it is whole."""
+        """Parse a head if it is complete; return whether parsing can go on."""
         before, end, after = self._held.partition(END_OF_HEAD)
         if len(before) > MAX_HEAD_BYTES:
             self.send_400_response(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
@@ -130,10 +130,10 @@ class HttpProtocol(_Patient, HttpToolsProtocol):
 
 
 class _H11(_Patient, H11Protocol):
-    """A connection on which an upgrade was offered, or a body came in chunks."""
+    """A connection with h11: a request offered an upgrade, or sent its body in chunks."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Process data, and wait for the next head if no request has begun."""
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._wait_for_head()

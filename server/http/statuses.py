@@ -1,7 +1,7 @@
-"""From domain errors to OpenAI's error objects: the only module that knows which error is which HTTP status.
+"""Maps domain errors to HTTP statuses and OpenAI's error objects; errors in reading a body (entry/) bring their own.
 
-`{"error": {"message", "type", "param", "code"}}`, all four always there. Nothing permanent is answered with 409 or 5xx:
-the SDK would try it again.
+`{"error": {"message", "type", "param", "code"}}`: all four are always there. A permanent error never gets 409 or 5xx,
+since the SDK retries those.
 """
 
 import errno
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 INVALID = "invalid_request_error"
 LONGEST_MESSAGE = 2000
 LONGEST_PARAM = 200
-REWORDED = {  # of FastAPI's and Starlette's own
+REWORDED = {  # messages of FastAPI and Starlette
     "There was an error parsing the body": (
         "The body could not be read: expected JSON, or for an upload a whole form (multipart/form-data)."
     ),
@@ -64,7 +64,7 @@ REWORDED = {  # of FastAPI's and Starlette's own
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault where it is always one."""
+    """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault if always the same."""
 
     status: int
     type: str = INVALID
@@ -103,7 +103,7 @@ _DISK_FULL = ErrorAnswer(507, "server_error", "insufficient_storage")
 
 
 def status_and_body(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and error object of a domain error; anything else is an internal error whose text stays here."""
+    """Status and error object of a domain error; any other error is an internal one, whose text is not shown."""
     if _is_disk_full(error):
         return _DISK_FULL.status, _object("The server's disk is full; nothing was stored. Try again later.", _DISK_FULL)
     known = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
@@ -116,19 +116,19 @@ def status_and_body(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def event(error: Exception) -> str:
-    """An error as the last event of a stream; without `event: error` LangChain4j takes the stream for complete."""
+    """An error as a stream's last event; without `event: error`, LangChain4j takes the stream for complete."""
     return f"event: error\ndata: {json.dumps(status_and_body(error)[1])}\n\n"
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """Log what nobody caught, and answer with 500."""
+    """Log an uncaught error, and answer it."""
     logger.error("%s %r failed", request.method, request.url.path, exc_info=error)
     status, content = status_and_body(error)
     return JSONResponse(content, status)
 
 
 def install(app: FastAPI) -> None:
-    """ErrorAnswer errors in this form; what is left, `unexpected` answers (entry/) or at last middleware.py."""
+    """Register these handlers. `unexpected` (entry/) answers other errors, and `Envelope` those outside of it."""
 
     async def domain(_request: Request, error: Exception) -> Response:
         status, content = status_and_body(error)
@@ -158,7 +158,7 @@ def install(app: FastAPI) -> None:
 
 
 def _no_route(request: Request) -> Response:
-    """404 or 405; OPTIONS, which asks what there is, is told."""
+    """404 or 405; OPTIONS gets the path's methods."""
     path, method = request.url.path, request.method
     known = _methods(request, path)
     if known:
@@ -176,7 +176,7 @@ def _no_route(request: Request) -> Response:
 
 
 def _methods(request: Request, path: str) -> list[str]:
-    """What can be done with a path."""
+    """The methods of a path's routes."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 

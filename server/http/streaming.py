@@ -1,4 +1,4 @@
-"""An answer on its way to a client that may go away: whole as JSON, or event by event."""
+"""Sends an answer, whole as JSON or event by event, to a client that may disconnect."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from server.http import statuses
 
 T = TypeVar("T")
 
-CLIENT_GONE = 499  # nginx's status for it; nobody reads it
+CLIENT_GONE = 499  # nginx's status for a client that disconnected
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -23,24 +23,24 @@ class ClientGone(Exception):
 
 
 def size(request: Request) -> int:
-    """How long the request is; tools and schemas are rendered too, and a million empty messages are long."""
+    """Bytes of the body, to estimate the work of rendering: tools, schemas and empty messages count too."""
     return int(request.headers["content-length"])
 
 
 class Replies:
-    """Sends answers; a client that takes nothing of its stream for too long gives up what it holds."""
+    """Sends answers, and ends streams whose clients read too slowly."""
 
     def __init__(self, slow_reader_seconds: float) -> None:
-        """Make one; `watch` has to run.
+        """Make one; it needs `watch` to run.
 
         Args:
-            slow_reader_seconds: how long an event may wait for its reader.
+            slow_reader_seconds: how long an event may wait for the client to read.
         """
         self.seconds = slow_reader_seconds
-        self.waiting: dict[_EventStream, float] = {}  # an event on its way, since when
+        self.waiting: dict[_EventStream, float] = {}  # streams that are sending an event, and since when
 
     async def watch(self) -> None:
-        """Cut off streams whose readers are too slow, until cancelled."""
+        """End streams whose readers are too slow, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.seconds / 4)
@@ -58,12 +58,12 @@ class Replies:
     ) -> Response:
         """Answer a request.
 
-        Everything that can fail before the first token does so before the status is sent: such failures are plain JSON.
+        Errors before the first token are answered as plain JSON, since no status has been sent by then.
 
         Args:
-            begin: begins the answer; what that holds goes onto the stack, which is closed when the answer has ended.
-            whole: makes the answer.
-            events: makes a stream's events; an error in it is the stream's to tell. None: no stream is wanted.
+            begin: begins the answer; puts what it holds onto the stack, which is closed when the answer has ended.
+            whole: makes the whole answer.
+            events: makes a stream's events, errors included. None: no stream is wanted.
         """
         held = contextlib.AsyncExitStack()
         try:
@@ -78,9 +78,9 @@ class Replies:
 
 
 class _EventStream(StreamingResponse):
-    """An event stream that frees what the request holds however it ends, also where it never began.
+    """An event stream that frees what the request holds however it ends, even if it never begins.
 
-    Starlette's own costs a task group a stream, and for each event the way through all that looks at the head alone.
+    Starlette's own needs a task group per stream, and passes each event through middleware that only needs the head.
     """
 
     def __init__(self, replies: Replies, events: AsyncIterator[str], held: contextlib.AsyncExitStack) -> None:
@@ -98,7 +98,7 @@ class _EventStream(StreamingResponse):
             self._sending.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream, until its end, until the client is gone, or until it has kept an event waiting too long."""
+        """Send the stream until it ends, the client disconnects, or `cut_off` is called."""
         request = Request(scope, receive)
         try:
             with contextlib.suppress(ClientGone):
@@ -108,7 +108,7 @@ class _EventStream(StreamingResponse):
                 except asyncio.CancelledError:
                     if not self._cut_off:
                         raise
-                    await self._held.aclose()  # others may have it, while the end waits for its reader
+                    await self._held.aclose()  # free the model now; the last event may still wait for the slow reader
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._replies.seconds):
                             await until_gone(request, self._tell_why(scope["state"]["send"]))
@@ -135,10 +135,10 @@ class _EventStream(StreamingResponse):
 
 
 async def until_gone(request: Request, work: Awaitable[T]) -> T:
-    """Await `work`, and cancel it as soon as the client is gone.
+    """Await `work`; cancel it as soon as the client disconnects.
 
     Raises:
-        ClientGone: it is.
+        ClientGone: the client disconnected.
     """
 
     async def disconnected() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a request, in the words of who wrote it: fields and JSON's types, no Python."""
+"""Describes what is wrong with a request in its own terms: fields and JSON types, no Python."""
 
 import re
 from collections.abc import Sequence
@@ -39,21 +39,21 @@ LIMITS = {
 }
 UNPRINTABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and half of a surrogate pair, which has no UTF-8
 LONGEST_SHOWN = 60
-UNKNOWN_ITEM = "unknown_item"  # of `/v1/responses`
-NO_FILE = "Expected UploadFile"  # FastAPI's word for a form's part without a file name
+UNKNOWN_ITEM = "unknown_item"  # an error type of `/v1/responses`
+NO_FILE = "Expected UploadFile"  # FastAPI's message for a form's part without a file name
 
 
 def mended(text: str) -> str:
-    """The text as answers and databases can carry it."""
+    """The text with U+FFFD for characters that answers or databases cannot hold."""
     return UNPRINTABLE.sub("\ufffd", text)
 
 
 def told(errors: Sequence[Found], body: Any) -> tuple[str, str, str | None]:
-    """Message, OpenAI's code and the field at fault.
+    """Message, OpenAI's code, and the field at fault.
 
     Args:
         errors: pydantic's, at least one.
-        body: what was sent, where the errors are of a body.
+        body: the request's body, if the errors are in it.
     """
     found, path = _at_fault(errors, body)
     field = ".".join(map(str, path)) or None
@@ -110,18 +110,18 @@ def _shown(found: Found) -> str:
         return repr(value) if len(value) <= LONGEST_SHOWN else f"a string of {len(value)} characters"
     if isinstance(value, list | tuple):
         return f"an array of {len(value)}"
-    return "an object" if isinstance(value, dict) else "a file"  # of a form
+    return "an object" if isinstance(value, dict) else "a file"  # in a form
 
 
 def _at_fault(errors: Sequence[Found], body: Any) -> tuple[Found, Path]:
-    """The first field's error and the path to it; of a union's branches, the one that came furthest."""
+    """The first wrong field's error and the path to it; in a union, the branch that matched furthest."""
     placed = [(found, _path(found, body)) for found in errors]
     same = [(found, path) for found, path in placed if path[:1] == placed[0][1][:1]]
     return max(same, key=lambda pair: (len(pair[1]), pair[0]["type"] != "missing"))
 
 
 def _path(found: Found, body: Any) -> Path:
-    """Where the error is in the body, which knows nothing of the parts that a union's branches add."""
+    """The error's location as a path into the body, without the union branch names that pydantic adds."""
     place, *path = found["loc"]
     if place != "body" or not isinstance(body, dict | list):
         return path

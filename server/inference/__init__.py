@@ -1,1 +1,1 @@
-"""Which models can be called, and which of them the engine holds."""
+"""From a request to an answer: the models and which are loaded, the engine's protocol and supervisor, embeddings."""

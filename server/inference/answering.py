@@ -1,4 +1,4 @@
-"""From what a client asks to its answer, whichever endpoint it came through: hold the model, ask the engine, count."""
+"""From a request to its answer, for all text endpoints: hold the model, ask the engine, record metrics."""
 
 import asyncio
 import contextlib
@@ -16,18 +16,18 @@ from server.inference.engine import STRUCTURE, Delta, Engine, Sampling, Tools
 from server.metrics import Metrics
 
 LONG_AT_A_TIME = 4
-LONG_CHARACTERS = 20_000  # tokenised beside the event loop: 100,000 take 100 ms, in which no other stream would go on
+LONG_CHARACTERS = 20_000  # longer texts are tokenised on a thread: 100,000 take 100 ms and would stop all streams
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a client asks.
+    """A client's request.
 
     Attributes:
-        user: an alias that splits its traffic answers the same user with the same version.
-        sampling: how to sample, given the adapter's own defaults.
-        prompts: token ids of each prompt, for that model.
-        characters: how long the request is, about.
+        user: an alias with several versions always answers a user with the same one.
+        sampling: makes the sampling parameters from the adapter's defaults.
+        prompts: makes the token ids of each prompt, for the model.
+        characters: about how long the request is.
         param: the field that holds the prompts.
         structure_param: the field that says what the answer must look like.
         turn: whether the answer is an assistant's turn, which ends where its template ends it.
@@ -44,7 +44,7 @@ class Asked:
     turn: bool = False
 
     def name(self, error: InvalidRequest) -> None:
-        """Have the engine's error name the request's field."""
+        """Put the name of the request's field into an engine's error."""
         if isinstance(error, ContextLengthExceeded):
             error.param = self.param
         elif error.param == STRUCTURE:
@@ -52,9 +52,9 @@ class Asked:
 
 
 class Generation:
-    """A request being answered: its deltas, first one included, and the figures it leaves when it ends.
+    """A request that is being answered: its deltas, and its metrics, which are recorded at the end.
 
-    Iterating yields the deltas of all answers; prompt p's answer j of n has the index p * n + j.
+    Iterating yields the deltas of all answers; answer j (of n) to prompt p has the index p * n + j.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Generation:
 
     @property
     def cached_tokens(self) -> int:
-        """How many of them came from the prefix cache."""
+        """How many of the prompt tokens came from the prefix cache."""
         return sum(self._cached_tokens)
 
     async def begin(self, deltas: AsyncIterator[Delta], started: float) -> None:
@@ -101,11 +101,11 @@ class Generation:
                 raise
 
     def failed(self) -> None:
-        """Have the metrics count it as failed."""
+        """Let the metrics count the request as failed."""
         self._status = "error"
 
     def end(self, started: float) -> None:
-        """Record the figures."""
+        """Record the metrics."""
         self._metrics.requests.labels(model=self.model, status=self._status).inc()
         self._metrics.prompt_tokens.labels(model=self.model).inc(self.prompt_tokens)
         self._metrics.completion_tokens.labels(model=self.model).inc(self.completion_tokens)
@@ -119,7 +119,7 @@ class Generation:
 
 
 class Answering:
-    """Begins answers; the routes say what is asked, and what becomes of the deltas."""
+    """Begins answers; the routes read the request and write the deltas."""
 
     def __init__(self, engine: Engine, catalog: Catalog, metrics: Metrics) -> None:
         self._engine = engine
@@ -130,14 +130,14 @@ class Answering:
     async def begin(
         self, asked: Asked, held: contextlib.AsyncExitStack, priority: int, admit: Callable[[int], Awaitable[None]]
     ) -> Generation:
-        """An answer of which the first token is there: what can fail before it has failed by now.
+        """Start an answer and wait for its first token, so that earlier errors are raised here.
 
         Args:
-            held: gets what the answer holds, the model and the engine's work; closed when the answer ends.
-            priority: higher waits longer.
-            admit: told the most tokens that the request may cost, before the engine is asked; may refuse it.
+            held: receives what the answer holds (the model, the engine's work); to be closed when the answer ends.
+            priority: higher numbers wait longer.
+            admit: called with the most tokens that the request may cost, before the engine is asked; may refuse it.
         """
-        started = time.perf_counter()  # before an adapter is loaded: the client waits for that too
+        started = time.perf_counter()  # before the adapter is loaded, since the client waits for that too
         model = await held.enter_async_context(self._catalog.use(asked.model, asked.user))
         running = self._metrics.running.labels(model=model.name)
         running.inc()
@@ -147,7 +147,7 @@ class Answering:
             prompts, sampling = await to_thread.run_sync(self._read, asked, model, limiter=self._long)
         else:
             prompts, sampling = self._read(asked, model)
-        streamed = sampling.streamed or sampling.top_logprobs is not None  # which are many, and are read as they come
+        streamed = sampling.streamed or sampling.top_logprobs is not None  # logprobs are large: taken by deltas
         sampling = replace(sampling, priority=max(priority, sampling.priority), streamed=streamed)
         generation = Generation(asked, model, prompts, sampling, self._metrics)
         await admit(generation.prompt_tokens + generation.answers * (sampling.max_tokens or 0))
@@ -177,7 +177,7 @@ class Answering:
 
 
 async def _merged(streams: Sequence[AsyncIterator[Delta]], n: int) -> AsyncGenerator[Delta, None]:
-    """The streams' deltas as they come, numbered on; what one raises, the whole raises."""
+    """The streams' deltas as they come, with indexes over all prompts; an error in one stream ends all."""
     asked: dict[asyncio.Future[Delta], int] = {}
 
     def ask(prompt: int) -> None:

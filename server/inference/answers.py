@@ -1,4 +1,4 @@
-"""A request's deltas gathered into whole answers."""
+"""Gathers a request's deltas into whole answers."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from server.state.ids import random_id
 
 @dataclass
 class Call:
-    """A whole call; arguments are JSON text."""
+    """A whole tool call; arguments are JSON text."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class Answer:
     finish_reason: str | None = None
 
     def add(self, delta: Delta) -> None:
-        """Take what was added."""
+        """Add a delta."""
         self.text += delta.text
         for call in delta.tool_calls:
             if call.index == len(self.calls):
@@ -37,10 +37,10 @@ class Answer:
 
 
 async def gather(generation: Generation, tell: Callable[[Delta], None]) -> list[Answer]:
-    """All answers, once they are whole.
+    """The whole answers.
 
     Args:
-        tell: told what comes, for its log-probabilities: of a long answer they are too many to be written at the end.
+        tell: called with each delta (see `parted`), so that log-probabilities are serialised as they come.
     """
     answers = [Answer() for _ in range(generation.answers)]
     async for delta in generation:
@@ -52,7 +52,7 @@ async def gather(generation: Generation, tell: Callable[[Delta], None]) -> list[
 
 
 def parted(delta: Delta) -> Iterator[Delta]:
-    """The delta; in several, its text first, where log-probabilities of many tokens come at once, as a prompt's do."""
+    """The delta, split if it has log-probabilities of many tokens, as a prompt's has; the text comes first."""
     if len(delta.prompt_logprobs) + len(delta.logprobs) <= TOKENS_AT_A_TIME:
         yield delta
         return

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A model to call; `adapter` is None for the base. `ends`: tokens that end its answers, beside its template's."""
+    """A model to call; `adapter` is None for the base. `ends`: tokens that end its answers, besides the template's."""
 
     name: str
     adapter: Adapter | None
@@ -38,10 +38,10 @@ class Entry:
 
 
 class Catalog:
-    """Models by name. All changes of the registry go through here, so what is read often is kept in memory."""
+    """Models by name. All changes of the registry go through this class, so it can keep aliases in memory."""
 
     def __init__(self, registry: Registry, residency: Residency, full: Residency | None, metrics: Metrics) -> None:
-        """Make one; `residency` is of adapters, `full` of full models, None where none are served."""
+        """Make one; `residency` is for adapters, `full` for full models, or None if those are not served."""
         self.registry = registry
         self._adapters = residency
         self._full = full
@@ -49,13 +49,13 @@ class Catalog:
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, Alias] = {alias.name: alias for alias in registry.aliases()}
         self._removing: set[str] = set()
-        self._alias_lock = Lock()  # so that the last one in the database is the last one here
+        self._alias_lock = Lock()  # so that database and memory change in the same order
         own = Manifest(chat_template=registry.base.chat_template)
         self.base = Model(registry.base.name, None, own, registry.base.ends)
         for adapter in registry.pinned():
             try:
                 self._residency(adapter).pin(adapter.digest)
-            except InvalidRequest as error:  # max_cpu_loras was lowered since: serve, and say what is not pinned
+            except InvalidRequest as error:  # max_cpu_loras was lowered: start, and log what is not pinned
                 logger.warning("%s stays unpinned: %s", adapter.name, error)
 
     def list(self) -> list[Entry]:
@@ -65,7 +65,7 @@ class Catalog:
         return [self._base_entry(), *sorted(entries, key=lambda entry: entry.created_at)]
 
     def get(self, name: str) -> Entry:
-        """What the list says of one name.
+        """The entry of one name.
 
         Raises:
             AdapterNotFound: there is no such model, or it is being removed.
@@ -82,7 +82,7 @@ class Catalog:
         return name in self._aliases
 
     def served(self, alias: str | None) -> str | None:
-        """The version that answers most of an alias's requests; None where there is no such alias."""
+        """The version that answers most of an alias's requests; None if there is no such alias."""
         known = self._aliases.get(alias) if alias is not None else None
         return max(known.weights, key=known.weights.__getitem__) if known else None
 
@@ -92,10 +92,10 @@ class Catalog:
 
     @contextlib.asynccontextmanager
     async def use(self, name: str, user: str | None = None) -> AsyncIterator[Model]:
-        """Hold a model for one request: loaded, and neither evicted nor removed until the end.
+        """Hold a model for one request: it is loaded, and neither evicted nor removed until the block ends.
 
         Args:
-            user: an alias that splits its traffic answers the same user with the same version.
+            user: an alias with several versions always answers a user with the same one.
 
         Raises:
             AdapterNotFound: there is no such model.
@@ -121,7 +121,7 @@ class Catalog:
             return adapter
 
     async def unload(self, name: str) -> Adapter:
-        """Let the running requests end, then free the adapter's memory; its next request loads it again.
+        """Let running requests end, then free the adapter's memory; its next request loads it again.
 
         Raises:
             AdapterNotFound: there is none of that name.
@@ -138,7 +138,7 @@ class Catalog:
 
         Raises:
             AdapterNotFound: there is none of that name.
-            InvalidRequest: as many are pinned as may be.
+            InvalidRequest: the limit on pinned adapters is reached.
             AdapterLoadFailed, EngineUnavailable: the engine did not take it.
         """
         adapter = await asyncio.to_thread(self.registry.get, name)
@@ -161,11 +161,11 @@ class Catalog:
         return adapter
 
     async def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove an adapter: no new requests, then the running ones end, then engine, registry and files forget it.
+        """Remove an adapter: refuse new requests, let running ones end, then remove it from engine, registry and disk.
 
         Raises:
             AdapterNotFound: there is none of that name.
-            AdapterInUse: an alias points at it, and `force` is not given.
+            AdapterInUse: an alias points at it, and `force` is False.
         """
         adapter = await asyncio.to_thread(self.registry.get, name)
         if name in self._removing:
@@ -184,13 +184,13 @@ class Catalog:
             self._removing.discard(name)
 
     def set_alias(self, name: str, weights: Mapping[str, int], owned_by: str) -> Alias:
-        """Make or move an alias; see `Registry.set_alias`. The next request goes where it points now."""
+        """Make or move an alias, for all following requests; see `Registry.set_alias`."""
         with self._alias_lock:
             alias = self._aliases[name] = self.registry.set_alias(name, weights, owned_by=owned_by)
         return alias
 
     def remove_alias(self, name: str) -> None:
-        """Forget an alias; see `Registry.remove_alias`."""
+        """Remove an alias; see `Registry.remove_alias`."""
         with self._alias_lock:
             self.registry.remove_alias(name)
             self._aliases.pop(name, None)
@@ -200,17 +200,17 @@ class Catalog:
             self._aliases = {alias.name: alias for alias in self.registry.aliases()}
 
     def state(self, adapter: Adapter) -> tuple[State, str | None]:
-        """Where the adapter is, and why its last load failed, if it did."""
+        """The adapter's state, and why its last load failed, if it did."""
         if adapter.full and self._full is None:
             return "registered", None
         return self._residency(adapter).state(adapter.digest)
 
     def reset(self) -> None:
-        """The engine died with all it held; `restore` loads that again."""
+        """Note that the engine died with its adapters; `restore` loads them again."""
         self._adapters.reset()
 
     async def restore(self) -> None:
-        """Load into a new engine what it should hold: see `Residency.restore`."""
+        """Load a new engine's adapters; see `Residency.restore`."""
         await self._adapters.restore(await asyncio.to_thread(self.registry.pinned))
 
     async def _find(self, name: str) -> Model:

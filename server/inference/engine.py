@@ -1,4 +1,4 @@
-"""The engine as routers see it: what they ask for, what a stream yields, when it ends and what it raises."""
+"""The engine's protocol: what routers ask for, what a stream yields, when it ends and what it raises."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-LATER = 100  # a priority, of batches and the tier `flex`; live requests have 0, and go first
-STRUCTURE = "structure"  # InvalidRequest's `param` where it is `Sampling.structure`; endpoints have other names for it
+LATER = 100  # priority of batches and the tier `flex`; live requests have 0 and go first
+STRUCTURE = "structure"  # `param` of errors in `Sampling.structure`; endpoints put their field's name
 MAX_LOGPROBS = 20  # alternatives reported for a token; OpenAI's limit
-TOKENS_AT_A_TIME = 256  # whose log-probabilities are read or written before others have their turn
+TOKENS_AT_A_TIME = 256  # log-probabilities read or written before yielding to the event loop
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Sampling:
     """How to sample; defaults are OpenAI's.
 
     Attributes:
-        max_tokens: of each answer; None: what the context leaves.
-        ends: tokens that end an answer, beside the tokenizer's end of a text.
-        seed: makes sampling repeatable; None: it is not.
+        max_tokens: limit of each answer; None: the rest of the context.
+        ends: tokens that end an answer, besides the tokenizer's end of a text.
+        seed: makes sampling repeatable.
         top_logprobs: alternatives reported for each token; None: no log-probabilities at all.
         prompt_logprobs: the same for the prompt's tokens.
         structure: what the answer must look like: one of vLLM's `StructuredOutputsParams` ({"json": schema},
             {"json_object": True}, {"regex": ...}, {"choice": [...]}, {"grammar": ...}).
-        more: what vLLM knows and OpenAI does not, by vLLM's names (`top_k`, `min_p`, ...).
-        streamed: deltas as they come; else each answer whole, in one delta.
-        priority: higher waits longer.
+        more: vLLM's parameters beyond OpenAI's, by vLLM's names (`top_k`, `min_p`, ...).
+        streamed: yield deltas as they come; else each answer whole, in one delta.
+        priority: higher numbers wait longer.
     """
 
     max_tokens: int | None = None
@@ -67,7 +67,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """What was added to one of an answer's calls; id and name come with its first delta only."""
+    """An addition to one of an answer's calls; id and name come with its first delta only."""
 
     index: int
     arguments: str
@@ -77,11 +77,11 @@ class ToolCallDelta:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, the natural logarithm of its probability, and the most probable ones in its place.
+    """A token, the natural logarithm of its probability, and the most probable tokens at its place.
 
-    `utf8` are the token's own bytes; a character of several tokens is whole in none of them, and their `token` is then
-    a placeholder. All bytes of an answer joined are its text: a token that the text leaves out has none. `logprob` is
-    None for a prompt's first token, which nothing predicts.
+    `utf8` holds the token's own bytes; if a character is spread over several tokens, their `token` is a placeholder.
+    All bytes of an answer joined are its text, so a token that the text leaves out has none. `logprob` is None for a
+    prompt's first token, which nothing predicts.
     """
 
     token: str
@@ -92,15 +92,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Delta:
-    """What was added to one of a request's `n` answers.
+    """An addition to one of a request's `n` answers.
 
     Attributes:
         index: which answer, from 0.
-        text: new text; may be empty while a character is incomplete or a stop string may be beginning.
+        text: new text; empty while a character is incomplete or the text may begin a stop string.
         tokens: how many tokens were generated since the last delta of this answer.
-        logprobs: one for each of them, where they were asked for.
-        prompt_logprobs: one for each of the prompt's tokens, where they were asked for, with the first delta.
-        tool_calls: calls that began or went on; their text is not in `text`.
+        logprobs: one for each of these tokens, if asked for.
+        prompt_logprobs: one for each of the prompt's tokens, if asked for; with the first delta.
+        tool_calls: additions to calls; their text is not in `text`.
         finish_reason: None until the answer's last delta, then "stop", "length" or "tool_calls".
         cached_tokens: prompt tokens that came from the prefix cache.
     """
@@ -118,10 +118,10 @@ class Delta:
 class Engine(Protocol):
     """A base model with adapters.
 
-    A stream yields a delta as soon as there is one, deltas of the `n` answers interleaved, and ends after the last
-    answer's delta with a finish reason. Closing it early frees what the request holds in the engine. It raises
-    InvalidRequest before the first delta, later only where the form asked for cannot go on, and EngineUnavailable at
-    any moment.
+    A stream yields each delta as soon as there is one, those of the `n` answers interleaved, and ends when every answer
+    had a delta with a finish reason. Closing it early frees what the request holds in the engine. It raises
+    InvalidRequest before the first delta, later only if the answer cannot follow the structure that was asked for, and
+    EngineUnavailable at any moment.
     """
 
     @property
@@ -136,11 +136,11 @@ class Engine(Protocol):
 
     @property
     def context(self) -> int:
-        """Tokens that a prompt and its answer may have."""
+        """Tokens that a prompt and its answer may have together."""
         ...
 
     def on_loss(self, tell: Callable[[str], object]) -> None:
-        """Have `tell` called with the digest of a loaded model that is gone, while the engine lives on."""
+        """Register `tell`, which is called with the digest of a model that is lost while the engine lives on."""
         ...
 
     async def start(self) -> None:
@@ -148,7 +148,7 @@ class Engine(Protocol):
         ...
 
     async def died(self) -> None:
-        """Return when a started engine is dead; every stream has ended with EngineUnavailable, or is about to."""
+        """Return when a started engine is dead; every stream has ended with EngineUnavailable, or will soon."""
         ...
 
     async def stop(self) -> None:
@@ -156,11 +156,11 @@ class Engine(Protocol):
         ...
 
     async def load(self, digest: str, path: Path) -> None:
-        """Make a validated adapter usable; `digest` identifies its content, `path` holds it and was just read."""
+        """Load a validated adapter: `digest` identifies its content, `path` is its folder, just checked."""
         ...
 
     async def unload(self, digest: str) -> None:
-        """Free an adapter; the caller knows that no stream uses it."""
+        """Free an adapter; the caller makes sure that no stream uses it."""
         ...
 
     def generate(
@@ -169,6 +169,6 @@ class Engine(Protocol):
         """Answer a prompt of token ids with the base model, or with the loaded adapter of that digest.
 
         Args:
-            tools: read calls of these out of the answer; the prompt names them already.
+            tools: tools whose calls are read out of the answer; the prompt already names them.
         """
         ...

@@ -1,4 +1,4 @@
-"""Texts that cannot fit into the context are refused before they are tokenized: a megabyte takes 1.5 seconds."""
+"""Refuses texts that cannot fit into the context before they are tokenized: a megabyte takes 1.5 seconds."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def check_length(characters: int, engine: Engine) -> None:
-    """Refuse a text that no tokens of the model's could hold, as many as its context has.
+    """Refuse a text that would not fit the context even if every token were the vocabulary's longest.
 
     Raises:
-        ContextLengthExceeded: it is longer.
+        ContextLengthExceeded: the text is too long.
     """
     if characters > engine.context and characters > engine.context * _longest_token(engine.tokenizer):
         raise ContextLengthExceeded(
@@ -25,5 +25,5 @@ def check_length(characters: int, engine: Engine) -> None:
 
 @lru_cache(maxsize=2)
 def _longest_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Characters; of a byte-level vocabulary bytes, which are as many or more."""
+    """Characters of the vocabulary's longest entry; in a byte-level vocabulary its bytes, an upper bound."""
     return max(map(len, tokenizer.get_vocab()))

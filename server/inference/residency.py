@@ -1,8 +1,8 @@
-"""Which adapters the engine holds, and whose turn it is.
+"""Decides which adapters the engine holds, and which requests may enter it.
 
-The engine computes at most `slots` adapters at a time and keeps `capacity` in memory. We decide both, not vLLM: it
-reads an adapter that it evicted by itself again within a model step, and dies if the files are gone by then; and its
-scheduler lets popular adapters pass one whose slot is not free for as long as they have requests.
+The engine computes at most `slots` adapters at a time and keeps `capacity` in memory. We manage both, since an adapter
+that vLLM evicts itself is loaded again within a model step, and vLLM dies if the files are gone by then; and its
+scheduler lets requests for popular adapters overtake, without limit, a request that waits for a slot.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 0.5  # how long others may pass a request that waits for a slot
+PATIENCE_SECONDS = 0.5  # how long others may overtake a request that waits for a slot
 
 State = Literal["registered", "loading", "ready", "failed"]
 
@@ -35,11 +35,11 @@ class _Resident:
         self.load = load
         self.users = 0
         self.draining = False
-        self.released = asyncio.Event()  # set when the last user goes
+        self.released = asyncio.Event()  # set when no request uses the adapter any more
 
 
 class _Waiter:
-    """A request that waits for its adapter's turn."""
+    """A request that waits to enter the engine."""
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
@@ -48,18 +48,18 @@ class _Waiter:
 
 
 class Residency:
-    """Loads, evicts, pins and drains adapters, and gives each request its turn.
+    """Loads, evicts, pins and drains adapters, and decides when each request enters the engine.
 
-    A request enters the engine when its adapter has a slot or one is free, first come, first served. Where the adapter
-    has a slot already, the request passes those that wait for one, until the first of them has waited
-    PATIENCE_SECONDS; an adapter that gets a slot takes all its waiting requests with it.
+    Requests enter first come, first served, when their adapter has a slot or one is free. If the adapter has a slot
+    already, its requests overtake those that wait for one, until the first of these has waited PATIENCE_SECONDS. When
+    an adapter gets a slot, all its waiting requests enter.
     """
 
     def __init__(
         self, engine: Engine, store: Store, metrics: Metrics, *, slots: int, capacity: int, kind: str = "adapter"
     ) -> None:
         """Make one; `kind` labels its metrics."""
-        self.max_pinned = capacity - slots  # whatever is pinned, a full batch of others still fits
+        self.max_pinned = capacity - slots  # a full batch of other adapters must always fit
         self._engine = engine
         self._store = store
         self._metrics = metrics
@@ -71,12 +71,12 @@ class Residency:
         self._failures: dict[str, str] = {}
         self._lost: list[Adapter] = []
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._loading = asyncio.Lock()  # the engine stands still while it loads: one adapter at a time
+        self._loading = asyncio.Lock()  # one adapter at a time: the engine computes nothing while it loads
         metrics.resident.labels(kind=kind).set_function(lambda: len(self._residents))
         metrics.waiting.labels(kind=kind).set_function(lambda: len(self._waiting))
 
     def state(self, digest: str) -> tuple[State, str | None]:
-        """Where the adapter is, and why its last load failed, if it did."""
+        """The adapter's state, and why its last load failed, if it did."""
         resident = self._residents.get(digest)
         if resident is not None:
             return ("ready" if resident.load.done() else "loading"), None
@@ -85,10 +85,10 @@ class Residency:
 
     @contextlib.asynccontextmanager
     async def hold(self, adapter: Adapter) -> AsyncIterator[None]:
-        """Have the adapter loaded and in its turn, neither evicted nor unloaded until the end.
+        """Wait until the request may enter and its adapter is loaded; it is not evicted or unloaded during the block.
 
         Raises:
-            AdapterDamaged: its files are no longer those that were registered.
+            AdapterDamaged: its files are missing or changed.
             AdapterLoadFailed, EngineUnavailable: the engine did not take it.
         """
         waiter = _Waiter(adapter)
@@ -100,7 +100,7 @@ class Residency:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
                 self._admit()
-            elif not waiter.turn.cancelled():  # the turn came in the moment of the cancellation
+            elif not waiter.turn.cancelled():  # it was admitted at the moment of the cancellation
                 self._release(waiter.turn.result())
             raise
         try:
@@ -110,7 +110,7 @@ class Residency:
             self._release(resident)
 
     async def unload(self, digest: str) -> None:
-        """Let the running requests end, then free the adapter; requests that come meanwhile load it again after."""
+        """Let running requests end, then free the adapter; requests that arrive meanwhile load it again afterwards."""
         resident = self._residents.get(digest)
         if resident is None:
             return
@@ -126,10 +126,10 @@ class Residency:
             self._admit()
 
     def pin(self, digest: str) -> None:
-        """Keep the adapter in memory from its next load on.
+        """Keep the adapter in memory, from its next load on.
 
         Raises:
-            InvalidRequest: as many are pinned as leave room for a batch of others.
+            InvalidRequest: the limit is reached; one more would leave no room for a batch of other adapters.
         """
         if digest not in self._pinned and len(self._pinned) >= self.max_pinned:
             raise InvalidRequest(
@@ -144,21 +144,21 @@ class Residency:
         self._pinned.discard(digest)
 
     def reset(self) -> None:
-        """The engine died with all it held; `restore` loads that again."""
+        """Note that the engine died with its adapters; `restore` loads them again."""
         self._lost = [resident.adapter for resident in self._residents.values() if resident.load.done()]
         self._residents.clear()
 
     def lost(self, digest: str) -> None:
-        """What the engine held of it is gone; the next request loads it again."""
+        """Note that the engine lost this adapter; the next request loads it again."""
         resident = self._residents.get(digest)
         if resident is not None and resident.load.done():
             del self._residents[digest]
             self._admit()
 
     async def restore(self, pinned: Sequence[Adapter] = ()) -> None:
-        """Load what a new engine should hold: what the last one held, most recently used last, and what is pinned.
+        """Load a new engine's adapters: those that the last one held, in order of use, and the pinned ones.
 
-        An adapter that fails is left out, and its state says why.
+        An adapter that fails to load is left out, and its state says why.
         """
         wanted = {adapter.digest: adapter for adapter in (*self._lost, *pinned)}
         for adapter in list(wanted.values())[-self._capacity :]:
@@ -210,7 +210,7 @@ class Residency:
         return resident
 
     def _idle(self) -> str | None:
-        """The least recently used adapter that may go."""
+        """The least recently used adapter that may be evicted."""
         for digest, resident in self._residents.items():
             if not resident.users and not resident.draining and resident.load.done() and digest not in self._pinned:
                 return digest
@@ -223,7 +223,7 @@ class Residency:
         self._admit()
 
     def _leave(self, digest: str) -> asyncio.Task[None]:
-        """Free an adapter in the engine; a load need not wait for another's leaving, which it follows there."""
+        """Free an adapter in the engine. Other loads need not wait: the engine runs both in the order sent."""
         del self._residents[digest]
         leaving = self._leaving[digest] = asyncio.create_task(self._engine.unload(digest))
 

@@ -1,4 +1,4 @@
-"""Keeps the engine alive: starts it, and again with its adapters when it dies, and gives up when that is no use."""
+"""Keeps the engine running: starts it, restarts it with its adapters when it dies, and gives up after MAX_FAILURES."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-STABLE_SECONDS = 300.0  # one that lived this long may fail MAX_FAILURES times again
+STABLE_SECONDS = 300.0  # an engine that ran this long resets the count of failures
 MAX_FAILURES = 5
 BACKOFF = tenacity.wait_exponential(multiplier=1, max=60)  # 1, 2, 4, 8 seconds
 
@@ -26,7 +26,7 @@ Status = Literal["starting", "ready", "restarting", "failed"]
 
 
 class Supervisor:
-    """Runs the engine for the server's life; `status` is what `/ready` says."""
+    """Runs the engine as long as the server runs; `/ready` shows `status`."""
 
     def __init__(
         self, engine: Engine, catalog: Catalog, metrics: Metrics, on_ready: Callable[[], object] = lambda: None
@@ -56,7 +56,7 @@ class Supervisor:
         try:
             await self._start()
         except Exception as error:
-            told = isinstance(error, ServerError)  # a sentence for the operator, not a fault of ours
+            told = isinstance(error, ServerError)  # a message for the operator; a traceback would not help
             logger.error("the engine did not start: %s; the server stops", error, exc_info=None if told else error)
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -74,10 +74,10 @@ class Supervisor:
             )
 
     async def _live(self) -> None:
-        """One life of the engine.
+        """Run the engine until it dies.
 
         Raises:
-            EngineUnavailable: it was a short one.
+            EngineUnavailable: it died before STABLE_SECONDS.
         """
         if self.status != "ready":
             await self._start()

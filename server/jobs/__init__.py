@@ -1,1 +1,1 @@
-"""Fine-tuning jobs: the queue, the trainers it starts, what they need and what they leave."""
+"""Fine-tuning jobs: checking and queueing, starting trainers, preparing their directories, publishing results."""

@@ -1,4 +1,4 @@
-"""From what a client asks to a job that waits: refused now is what could not be trained or served in an hour."""
+"""Makes a waiting job from a client's request, and refuses at once what could not be trained or served later."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -20,10 +20,10 @@ from training.job import Method, Preference, Reinforcement, Supervised
 
 
 def check_size(graders: Sequence[Grader], limit: int, place: str) -> None:
-    """Refuse graders that are too large together: they stand in every list of jobs.
+    """Refuse graders that are too large together, since every list of jobs shows them.
 
     Raises:
-        InvalidRequest: they have more than `limit` bytes.
+        InvalidRequest: the graders have more than `limit` bytes.
     """
     size = sum(len(grader.model_dump_json()) for grader in graders)
     if size > limit:
@@ -31,7 +31,7 @@ def check_size(graders: Sequence[Grader], limit: int, place: str) -> None:
 
 
 class Creation:
-    """Checks and queues jobs; their files' content is checked in the trainer, before anything is trained."""
+    """Checks and queues jobs; the trainer checks the content of their files, before it trains."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Creation:
         """Make one.
 
         Args:
-            organization: stands in the results' names.
-            full_models: whether this server serves any.
-            max_waiting: jobs that may wait, run or be paused.
-            max_grader_bytes: of a job's graders together.
-            judge: whom judging graders ask.
+            organization: part of the results' names.
+            full_models: whether this server serves full models.
+            max_waiting: limit on jobs that wait, run or are paused.
+            max_grader_bytes: limit on a job's graders together.
+            judge: the endpoint that score_model and label_model graders ask.
         """
         self._jobs = jobs
         self._files = files
@@ -69,12 +69,12 @@ class Creation:
         """Queue a job.
 
         Args:
-            suffix: of the result's name.
+            suffix: part of the result's name.
 
         Raises:
             AdapterNotFound: there is no such model to start from.
             InvalidRequest: the job could not succeed.
-            RateLimited: enough jobs wait already.
+            RateLimited: `max_waiting` jobs have not ended.
         """
         if self._jobs.unfinished() >= self._max_waiting:
             raise RateLimited(
@@ -97,7 +97,7 @@ class Creation:
         return row
 
     def _parent(self, model: str, method: Method) -> str | None:
-        """The adapter a job goes on from: None for the base."""
+        """The adapter that the job continues to train; None: it starts from the base."""
         base = self._catalog.base.name
         if model == base:
             return None
@@ -123,7 +123,7 @@ class Creation:
             )
 
     def _check_possible(self, method: Method) -> None:
-        """Refuse what this server could not train, grade or serve."""
+        """Refuse a method that this server cannot train, grade or serve."""
         if method.chat_template is not None and (fault := apart.fault(method.chat_template)):
             raise InvalidRequest(f"it is {fault}", f"method.{method.type}.chat_template")
         if isinstance(method, Preference):

@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 
 
 class Placement:
-    """One device a running job; without devices trainers see what the server sees."""
+    """Gives each running job one device; without a list of devices, trainers see what the server sees."""
 
     def __init__(self, devices: Sequence[str] = ()) -> None:
-        """Make one of these CUDA devices."""
+        """Make one for these CUDA devices."""
         self._devices = list(devices)
         self._placed: dict[str, str] = {}
 
@@ -16,9 +16,9 @@ class Placement:
         return min(wanted, len(self._devices)) if self._devices else wanted
 
     def place(self, job_id: str, running: Collection[str]) -> dict[str, str] | None:
-        """The job's environment on a device that none of the running has.
+        """The environment that puts the job on a device that no running job has.
 
-        None: there is none, for after a restart with fewer devices more jobs may run than there are.
+        None: no device is free, as after a restart with fewer devices than running jobs.
         """
         if not self._devices:
             return {}

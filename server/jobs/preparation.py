@@ -1,4 +1,4 @@
-"""From a job's row to its directory: all that the trainer needs, also where others remove it meanwhile."""
+"""Writes a job's description into its directory. Models are copied there, since they may be removed meanwhile."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from training.job import TrainingJob
 
 
 class Preparation:
-    """Describes jobs to their trainers."""
+    """Makes the directories from which trainers run jobs."""
 
     def __init__(self, jobs: Jobs, files: Files, catalog: Catalog, base: BaseModel) -> None:
         self._jobs = jobs
@@ -26,7 +26,7 @@ class Preparation:
         """The job's directory, with its description.
 
         Raises:
-            InvalidRequest: what the job needs went away while it waited.
+            InvalidRequest: a model or file that the job needs was removed while it waited.
         """
         parent = self._copy(row, row.parent, "parent") if row.parent else None
         incumbent, incumbent_name = parent, row.parent
@@ -52,7 +52,7 @@ class Preparation:
         return JobDirectory.create(self._jobs.directory(row.id).path.absolute(), job)
 
     def _copy(self, row: JobRow, name: str, folder: str) -> Path:
-        """A model that the job needs, in the job's own directory."""
+        """Copy a model that the job needs into the job's directory; return its folder."""
         target = self._jobs.directory(row.id).path.absolute() / folder
         if not target.exists():
             registry = self._catalog.registry

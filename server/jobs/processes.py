@@ -1,8 +1,8 @@
-"""Trainers as processes: started for a job, ended with grace.
+"""Runs trainers as processes on this machine.
 
-A trainer spends 10 to 25 s on imports before its first step. So a spawner waits with them done and forks one for each
-job (training/spawner.py); it has no job's file open, ends with the server, and costs half a GB of memory
-(`warm_trainer` turns it off).
+A trainer needs 10 to 25 s for imports before its first step. So a spawner (training/spawner.py) waits with the imports
+done, and forks a trainer for each job. It ends with the server, and costs half a GB of memory (`warm_trainer` turns it
+off).
 """
 
 import asyncio
@@ -18,44 +18,44 @@ from training.directory import TRAINER, JobDirectory
 
 logger = logging.getLogger(__name__)
 
-NICENESS = 10  # live traffic has the cores first: beside an import, its tokens took a second each
-END_SECONDS = 2.0  # for a trainer that is being forked
-STOP_GRACE_SECONDS = 4.0  # a step, and a checkpoint; OpenAI's users see a pause within five
+NICENESS = 10  # live traffic gets the cores first: beside a trainer's imports, a token took a second
+END_SECONDS = 2.0  # at the end, to wait for a trainer that is being forked
+STOP_GRACE_SECONDS = 4.0  # time for a step and a checkpoint; a pause at OpenAI takes effect within five seconds
 
 
 class Trainers:
-    """A `Runner` of processes on this machine."""
+    """A `Runner` that starts processes on this machine."""
 
     def __init__(self, keep_warm: bool, log: Path, environment: dict[str, str] | None = None) -> None:
         """Make one; nothing runs yet.
 
         Args:
-            keep_warm: whether a spawner waits.
-            log: the file that it complains to.
-            environment: what trainers find there: secrets, which no file of a job may hold.
+            keep_warm: whether to keep a spawner waiting.
+            log: file for the spawner's standard error.
+            environment: variables for all trainers: secrets, which must not be in a job's files.
         """
         self._environment = environment or {}
         self._keep_warm = keep_warm
         self._log = log
         self._spawner: _Spawner | None = None
-        self._started: dict[Path, int] = {}  # the job's directory -> process id, until it has the job's lock and after
+        self._started: dict[Path, int] = {}  # job directory -> process id, known before it takes the job's lock
 
     async def warm(self) -> None:
-        """Have a spawner wait, where none does."""
+        """Start a spawner, if there is none and `keep_warm` is set."""
         if self._keep_warm and (self._spawner is None or not self._spawner.alive):
             self._spawner = await _Spawner.start(self._log)
 
     async def start(self, directory: JobDirectory, environment: dict[str, str]) -> "asyncio.Future[int]":
-        """A trainer at work on the job: forked by the spawner, or a process of its own. The result is its exit status.
+        """Start a trainer for the job, forked by the spawner or as a new process; return its exit status to come.
 
         Args:
-            environment: what it finds beside the server's own.
+            environment: further variables for this trainer.
         """
         environment = self._environment | environment
         if self._spawner is not None and self._spawner.alive:
             with contextlib.suppress(ConnectionError):
                 pid, ended = await self._spawner.fork(directory, environment)
-                _yield_cores(pid)  # its session is new, and a session's own niceness is what counts
+                _yield_cores(pid)  # again for the new session: the kernel may schedule by sessions
                 return self._following(directory, pid, ended)
         with directory.log_file.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -72,7 +72,7 @@ class Trainers:
         return self._following(directory, process.pid, asyncio.ensure_future(process.wait()))
 
     async def stop(self, directory: JobDirectory) -> None:
-        """End the job's trainer: SIGTERM, and SIGKILL after a grace."""
+        """End the job's trainer: SIGTERM, then SIGKILL after STOP_GRACE_SECONDS."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             runner = self._runner(directory)
             if runner is None:
@@ -86,7 +86,7 @@ class Trainers:
         logger.error("trainer %s of %s does not end", directory.trainer_pid(), directory.path.name)
 
     async def close(self) -> None:
-        """Let the spawner go."""
+        """End the spawner."""
         if self._spawner is not None:
             await self._spawner.end()
 
@@ -106,18 +106,18 @@ class Trainers:
 
 
 class _Spawner:
-    """The spawner's process, and the trainers that it said it forked."""
+    """The spawner's process, and the trainers that it forked."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._ids = itertools.count()
-        self._starting: dict[int, asyncio.Future[int]] = {}  # by our own number: the process id to come
-        self._running: dict[int, asyncio.Future[int]] = {}  # and the exit status
+        self._starting: dict[int, asyncio.Future[int]] = {}  # by order number: the process id to come
+        self._running: dict[int, asyncio.Future[int]] = {}  # by order number: the exit status to come
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def start(cls, log: Path) -> "_Spawner":
-        """Start the process; what is asked of it waits until its imports are done."""
+        """Start the process; orders wait until its imports are done."""
         with log.open("wb") as stream:
             process = await asyncio.create_subprocess_exec(
                 *TRAINER,
@@ -132,11 +132,11 @@ class _Spawner:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes jobs."""
+        """Whether the spawner takes orders."""
         return not self._reading.done() and self._process.returncode is None
 
     async def fork(self, directory: JobDirectory, environment: dict[str, str]) -> "tuple[int, asyncio.Future[int]]":
-        """A trainer that holds the job's lock: its process id, and its exit status to come.
+        """Fork a trainer and wait until it holds the job's lock; return its process id and its exit status to come.
 
         Raises:
             ConnectionError: the spawner ended.
@@ -156,7 +156,7 @@ class _Spawner:
             raise
 
     async def end(self) -> None:
-        """End it; what it forked goes on, but for a trainer that nobody waits for any more."""
+        """End the spawner; its trainers go on, except one whose job was cancelled while it was forked."""
         if self._starting:
             await asyncio.wait(self._starting.values(), timeout=END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
@@ -165,7 +165,7 @@ class _Spawner:
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
-        gone = asyncio.create_task(self._process.wait())  # its children hold the pipe as well
+        gone = asyncio.create_task(self._process.wait())  # trainers hold the pipe open, so its end does not tell
         while not gone.done():
             line = asyncio.create_task(self._process.stdout.readline())
             await asyncio.wait({gone, line}, return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +179,7 @@ class _Spawner:
         for waiting in (*self._starting.values(), *self._running.values()):
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the spawner ended"))
-                waiting.exception()  # taken here, where nobody waits for it
+                waiting.exception()  # mark it as retrieved, since nobody may wait for it
         self._starting.clear()
         self._running.clear()
 
@@ -188,7 +188,7 @@ class _Spawner:
             self._starting.pop(answer["started"]).set_result(answer["pid"])
             return
         starting = self._starting.pop(answer["ended"], None)
-        if starting is not None:  # it could not even begin; trainer.log says why
+        if starting is not None:  # the trainer failed before it began; trainer.log says why
             starting.set_exception(ConnectionAbortedError("the trainer ended before it began"))
             starting.exception()
         self._running.pop(answer["ended"]).set_result(answer["status"])
@@ -201,6 +201,6 @@ def _end(started: "asyncio.Future[int]") -> None:
 
 
 def _yield_cores(pid: int) -> None:
-    with contextlib.suppress(OSError):  # it may have ended, and not every kernel groups sessions
+    with contextlib.suppress(OSError):  # the process may have ended, and not every kernel has autogroups
         os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
-        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))  # where it does, a process's own counts less
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))  # counts before a process's niceness

@@ -1,4 +1,4 @@
-"""From a trainer's result to a model that can be called. Every step may be done twice: the server may die between."""
+"""Makes a trainer's result a model that can be called. Every step can be repeated, as the server may die in between."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from training.job import KEPT_CHECKPOINTS, Failure, Result
 
 
 class Publishing:
-    """Registers what jobs made, under the organization's name."""
+    """Registers the results of jobs, owned by the organization."""
 
     def __init__(self, jobs: Jobs, files: Files, catalog: Catalog, organization: str) -> None:
         self._jobs = jobs
@@ -54,7 +54,7 @@ class Publishing:
         return None
 
     def promote(self, row: JobRow, result: Result, directory: JobDirectory) -> None:
-        """Move the gate's alias to the new model where it passed; else say that it stays."""
+        """Move the gate's alias to the new model if it passed; else write an event that the alias stays."""
         verdict = result.verdict
         if verdict is None or verdict.alias is None:
             return
@@ -78,7 +78,7 @@ class Publishing:
 
 
 def result_csv(directory: JobDirectory) -> str:
-    """OpenAI's result file, a row a step."""
+    """OpenAI's result file, a row per step."""
     columns = {
         "step": "step",
         "train_loss": "train_loss",

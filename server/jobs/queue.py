@@ -1,8 +1,8 @@
-"""The durable queue: has jobs prepared, run and published, and follows them.
+"""The durable queue: prepares, runs, follows and publishes jobs.
 
-The state is the job's row and its directory, so nothing is lost with this process: at start every job that was running
-is followed again where its trainer still runs, started again from its last checkpoint where it does not, and finished
-where only the registration was missing.
+A job's state is its row and its directory, so nothing is lost with this process. At start, every job that was running
+is followed again if its trainer still runs, else started again from its last checkpoint, or finished if only the
+registration was missing.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
-MAX_TRIES = 8  # of what a full disk or a locked database keeps from going on
-MAX_STARTS = 8  # without a new checkpoint between them; with 4, kills 8 s apart on average ended two of twelve jobs
+MAX_TRIES = 8  # for a job that a full disk or a locked database stops
+MAX_STARTS = 8  # without a new checkpoint in between; with 4, random kills every 8 s failed two of twelve jobs
 
 
 class JobQueue:
@@ -57,7 +57,7 @@ class JobQueue:
         self._warming = False
 
     async def start(self) -> None:
-        """Take up what a former process left, then the queue."""
+        """Go on with the jobs that a previous process left, then work through the queue."""
         for row in await asyncio.to_thread(self._jobs.with_status, *ACTIVE):
             self._spawn(row)
         self._loop = asyncio.create_task(self._work())
@@ -74,17 +74,17 @@ class JobQueue:
         await self._runner.close()
 
     def warm(self) -> None:
-        """From now on have a trainer wait for the next job, whenever none runs; call it once the engine is up."""
+        """Keep a spawner ready from now on, whenever no trainer runs; to be called when the engine is ready."""
         self._warming = True
         self._changed.set()
 
     def wake(self) -> None:
-        """Look at the queue now, for a job was created; from any thread."""
+        """Tell the queue that a job was created; may be called from any thread."""
         if self._loop is not None:
             self._loop.get_loop().call_soon_threadsafe(self._changed.set)
 
     async def cancel(self, job_id: str) -> JobRow:
-        """Cancel a job, waiting or running; its trainer is gone within seconds.
+        """Cancel a waiting or running job; its trainer ends within seconds.
 
         Raises:
             NotFound, InvalidRequest: see `Jobs.cancel`.
@@ -99,12 +99,12 @@ class JobQueue:
         directory = self._jobs.directory(job_id)
         if directory.path.is_dir():
             directory.event("The job was cancelled", level="warn")
-            # A trainer that is only just starting finds the outcome before it trains.
+            # A trainer that is still starting sees this outcome before it trains.
             directory.finish(Failure(code="cancelled", message="the job was cancelled"))
         return row
 
     async def pause(self, job_id: str) -> JobRow:
-        """Stop a job, waiting or running; its trainer saves a checkpoint first, where a step takes less than the grace.
+        """Stop a waiting or running job; its trainer saves a checkpoint first, if a step is shorter than the grace.
 
         Raises:
             NotFound, InvalidRequest: see `Jobs.pause`.
@@ -141,7 +141,7 @@ class JobQueue:
             self._changed.clear()
             try:
                 await self._start_waiting()
-            except Exception:  # no room for a row or a process, for one: the jobs wait, and are not lost
+            except Exception:  # no room for a row or a process, for example: the jobs keep waiting
                 logger.exception("the queue of jobs could not go on; trying again in %.0f s", RETRY_SECONDS)
                 await self._wait()
             else:
@@ -171,24 +171,24 @@ class JobQueue:
         task.add_done_callback(done)
 
     async def _run(self, row: JobRow) -> None:
-        """One job from the queue to its end; pausing and cancelling it cancels this."""
+        """Take one job from the queue to its end; pausing or cancelling the job cancels this task."""
         failure: Failure | None = None
         tries = 0
         while True:
             try:
                 if failure is None:
                     if (await asyncio.to_thread(self._jobs.get, row.id)).status not in ACTIVE:
-                        return  # paused or cancelled before there was a task to cancel
+                        return  # paused or cancelled before this task began
                     failure = await self._work_on(row)
                 if failure is not None:
                     directory = self._jobs.directory(row.id)
-                    if await asyncio.to_thread(directory.outcome) is None:  # it is not the trainer that gave up
+                    if await asyncio.to_thread(directory.outcome) is None:  # the failure is not the trainer's
                         await self._runner.stop(directory)
                     await asyncio.to_thread(self._fail, row, failure)
                 ended = await asyncio.to_thread(self._jobs.get, row.id)
                 self._metrics.jobs.labels(status=ended.status).inc()
                 return
-            except (OSError, SQLAlchemyError) as error:  # no room, no descriptors, a locked database: it may pass
+            except (OSError, SQLAlchemyError) as error:  # such as a full disk or a locked database: it may pass
                 logger.exception("job %s could not go on; trying again in %.0f s", row.id, RETRY_SECONDS)
                 tries += 1
                 if tries == MAX_TRIES:
@@ -196,7 +196,7 @@ class JobQueue:
                 await self._wait()
             except Exception as error:
                 logger.exception("job %s failed", row.id)
-                if failure is not None:  # and could not be written down
+                if failure is not None:  # the failure itself could not be recorded
                     await self._wait()
                 failure = failure or _unrunnable(error)
 
@@ -207,7 +207,7 @@ class JobQueue:
         return outcome
 
     def _fail(self, row: JobRow, failure: Failure) -> None:
-        """End a job, in its row first: a directory that was never made or cannot be written does not keep it."""
+        """Mark a job failed, first in its row, since its directory may be missing or not writable."""
         if not self._jobs.advance(row.id, Status.FAILED, error=failure.model_dump()):
             return  # it was cancelled meanwhile
         directory = self._jobs.directory(row.id)
@@ -224,7 +224,7 @@ class JobQueue:
             return Failure(code=f"invalid_{error.param}", message=str(error), param=error.param)
         starts, saved = 0, 0
         while (outcome := await asyncio.to_thread(directory.outcome)) is None:
-            if await asyncio.to_thread(directory.trainer_pid) is not None:  # started by a former server process
+            if await asyncio.to_thread(directory.trainer_pid) is not None:  # started by a previous server process
                 await asyncio.sleep(POLL_SECONDS)
                 await asyncio.to_thread(self._note_progress, row, directory)
                 continue
@@ -248,7 +248,7 @@ class JobQueue:
         return outcome
 
     def _note_progress(self, row: JobRow, directory: JobDirectory) -> None:
-        """Once the trainer has accepted the files: the job runs, and `auto` has become numbers."""
+        """When the trainer has accepted the files, set the status to running, and `auto` to the trainer's numbers."""
         if row.status == Status.RUNNING:
             return
         for event in directory.events():

@@ -1,4 +1,4 @@
-"""What runs trainers, as the queue sees it: processes here today (processes.py), a cluster's jobs some day."""
+"""The protocol by which the queue runs trainers; processes.py implements it with processes on this machine."""
 
 import asyncio
 from typing import Protocol
@@ -7,24 +7,24 @@ from training.directory import JobDirectory
 
 
 class Runner(Protocol):
-    """Starts and ends trainers. A job's directory is all that queue and trainer share."""
+    """Starts and ends trainers. Queue and trainer share nothing but the job's directory."""
 
     async def warm(self) -> None:
-        """Have the next trainer begin sooner; may do nothing."""
+        """Prepare for the next trainer, so that it starts sooner; may do nothing."""
         ...
 
     async def start(self, directory: JobDirectory, environment: dict[str, str]) -> "asyncio.Future[int]":
-        """A trainer at work on the job; the result is its exit status. The directory's lock says that it runs.
+        """Start a trainer for the job; return its exit status to come. The trainer holds the directory's lock.
 
         Args:
-            environment: what it finds beside the runner's own.
+            environment: variables for the trainer, besides the runner's own.
         """
         ...
 
     async def stop(self, directory: JobDirectory) -> None:
-        """End the job's trainer: with grace for a last checkpoint, then without."""
+        """End the job's trainer: let it save a checkpoint first, kill it if that takes too long."""
         ...
 
     async def close(self) -> None:
-        """The server ends; no trainer of ours runs any more."""
+        """Clean up when the server ends; all trainers have been stopped by then."""
         ...

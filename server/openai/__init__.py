@@ -1,1 +1,1 @@
-"""OpenAI's API, a router a resource, with its wire types."""
+"""OpenAI's API: a router for each resource, with its wire types."""

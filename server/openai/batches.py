@@ -17,7 +17,7 @@ Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "
 
 
 class BatchRequest(Description):
-    """A batch to begin."""
+    """A request for a batch."""
 
     input_file_id: str
     endpoint: Endpoint
@@ -28,7 +28,7 @@ class BatchRequest(Description):
 
 @router.post("")
 def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
-    """Queue a file of requests."""
+    """Queue a file of requests as a batch."""
     try:
         file = parts.files.get(body.input_file_id)
     except NotFound:
@@ -55,7 +55,7 @@ def retrieve(batch_id: str, parts: Parts) -> dict[str, Any]:
 
 @router.post("/{batch_id}/cancel")
 def cancel(batch_id: str, parts: Parts) -> dict[str, Any]:
-    """Have a batch end with the answers it has."""
+    """End a batch with the answers that it has so far."""
     return _wire(parts.batches.cancel(batch_id))
 
 

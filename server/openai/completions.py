@@ -1,4 +1,4 @@
-"""`POST /v1/completions`, the older endpoint: text in, text on; what evaluation harnesses score with."""
+"""`POST /v1/completions`, the older endpoint: it continues a text; evaluation harnesses use it to score."""
 
 import codecs
 import json
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
-MAX_PROMPTS = 2048  # OpenAI's
+MAX_PROMPTS = 2048  # OpenAI's limit
 UTF8 = codecs.getincrementaldecoder("utf-8")
-DEFAULT_MAX_TOKENS = 16  # OpenAI's
-BEGINNING = "<|endoftext|>"  # OpenAI's prompt where there is none; here the token with which the model's texts begin
+DEFAULT_MAX_TOKENS = 16  # OpenAI's default
+BEGINNING = "<|endoftext|>"  # OpenAI's default prompt; here it means the model's own first token
 
 
 class CompletionRequest(TextRequest):
@@ -51,10 +51,10 @@ class CompletionRequest(TextRequest):
     response_format: structure.Format | None = None
 
     def prompts(self) -> Sequence[str | list[int]]:
-        """Every prompt by itself; without one, a text is begun.
+        """The prompts; without one, the model begins a text.
 
         Raises:
-            InvalidRequest: there is none, one without tokens, or too many.
+            InvalidRequest: the list of prompts is empty or too long, or a prompt has no tokens.
         """
         if self.prompt is None:
             return [BEGINNING]
@@ -72,11 +72,11 @@ class CompletionRequest(TextRequest):
         return prompts
 
     def sampling(self, defaults: SamplingDefaults) -> Sampling:
-        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        """Sampling parameters: the request's values, else the adapter's, else OpenAI's."""
         wanted = self.max_tokens if self.max_tokens is not None else defaults.max_completion_tokens
         return replace(
             self.sampling_fields(defaults),
-            max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # of none, one is made and dropped
+            max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # for 0, one is generated and dropped
             top_logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
             structure=self.structure_for(self.response_format, "response_format"),
@@ -151,7 +151,7 @@ class _Writer:
             {"tokens": Pieces(), "token_logprobs": Pieces(), "top_logprobs": Pieces(), "text_offset": []}
             for _ in self._offsets
         ]
-        beginning = tokenizer("").input_ids[:1]  # what some tokenizers put before a text, where nobody wrote it
+        beginning = tokenizer("").input_ids[:1]  # what some tokenizers add before a text
         self._added = [
             prompt == "" or (isinstance(prompt, str) and ids[:1] == beginning)
             for prompt, ids in zip(prompts, generation.prompts, strict=True)
@@ -165,7 +165,7 @@ class _Writer:
         }
 
     def choice(self, delta: Delta, *, first: bool) -> dict[str, Any]:
-        """What was added to an answer; `first`: nothing of it was written yet."""
+        """A delta as OpenAI's choice; `first`: it is the answer's first."""
         index = delta.index
         text = (self._echoes[index // self._n] if first else "") + ("" if self._dropped else delta.text)
         self._written[index] += len(text)
@@ -179,13 +179,13 @@ class _Writer:
         }
 
     def add(self, delta: Delta) -> None:
-        """Write the log-probabilities of what was added to an answer that goes out whole."""
+        """Collect a delta's log-probabilities, for an answer that is sent whole."""
         whole = self._whole[delta.index]
         for name, values in self._columns(delta, first=not whole["text_offset"]).items():
             whole[name].extend(values)
 
     def whole(self, index: int, answer: Answer) -> dict[str, Any]:
-        """A whole answer, its log-probabilities as they were added."""
+        """A whole answer, with the log-probabilities collected by `add`."""
         choice = self.choice(Delta(index, answer.text, 0, finish_reason=answer.finish_reason), first=True)
         if not self._wants_logprobs:
             return choice
@@ -193,15 +193,15 @@ class _Writer:
         return {**choice, "logprobs": {**self._whole[index], "text_offset": offsets}}
 
     def usage(self) -> dict[str, Any]:
-        """Usage so far."""
+        """The usage so far."""
         made = 0 if self._dropped else self._generation.completion_tokens
         return usage(self._generation.prompt_tokens, made, self._generation.cached_tokens)
 
     def _columns(self, delta: Delta, *, first: bool) -> dict[str, list[Any]]:
-        """Log-probabilities as this endpoint has them.
+        """Log-probabilities in this endpoint's form.
 
-        A token that is a part of a character stands where the character begins. One that the text leaves out, as an
-        answer's last half of a character, is said to stand behind the end: that is not known before.
+        The offset of a token that is a part of a character is the character's. A token that the text leaves out, such
+        as half a character at an answer's end, gets an offset after the end.
         """
         tokens = [*delta.prompt_logprobs, *(() if self._dropped else delta.logprobs)]
         if first and delta.prompt_logprobs and self._added[delta.index // self._n]:

@@ -1,7 +1,7 @@
-"""What this server does otherwise than OpenAI, field by field: one table for the code that refuses and for the docs.
+"""How this server differs from OpenAI, field by field: one table for the code that refuses and for the docs.
 
-A field that OpenAI documents is used (the wire types have it), or stands here. A test walks the SDK's types and fails
-where a field is in neither; docs/differences.md is written from this table.
+Each field that OpenAI documents is either used (it is in the wire types) or listed here. A test walks the SDK's types
+and fails for a field that is in neither; docs/differences.md is generated from this table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from server.errors import Unsupported
 
 @dataclass(frozen=True)
 class Refused:
-    """Asks for what cannot be done here; ignored, it would make the answer another one than was asked for.
+    """A field that is refused, since an answer that ignored it would not be what was asked for.
 
     Attributes:
-        harmless: values that ask for nothing here, beside null.
-        parts: of an object, fields with the values that ask for nothing; it is harmless when all its fields are.
+        harmless: values besides null that ask for nothing, and so are accepted.
+        parts: for an object, its fields and their harmless values; it is accepted if all its fields are.
     """
 
     why: str
@@ -26,7 +26,7 @@ class Refused:
     parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def takes(self, value: Any) -> bool:
-        """Whether the value asks for nothing."""
+        """Whether the value asks for nothing, and so is accepted."""
         if isinstance(value, dict) and self.parts:
             return all(part is None or part in self.parts.get(name, ()) for name, part in value.items())
         return value is None or any(value == one and type(value) is type(one) for one in self.harmless)
@@ -34,14 +34,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Taken:
-    """Taken without effect: there is nothing here that it could change."""
+    """A field that is accepted without effect, since there is nothing here that it could change."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Narrower:
-    """Used, but not every value of it; the wire types refuse the others."""
+    """A field that is used, but not with every value of OpenAI's; the wire types refuse the others."""
 
     why: str
 
@@ -152,7 +152,7 @@ JOBS: Table = {
     **_graders("method.reinforcement.grader"),
 }
 GRADERS: Table = _graders("grader")
-VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
+VLLM: Table = {  # fields that `vllm serve` takes through `extra_body`
     "use_beam_search": Refused("Not offered.", (False,)),
     "length_penalty": Refused("It belongs to beam search.", (1, 1.0)),
     "chat_template": Refused("A template is code, and comes with the adapter (`manifest.json`)."),
@@ -180,7 +180,7 @@ VLLM: Table = {  # of the fields that `vllm serve` takes through `extra_body`
 
 
 def _refusals(table: Table, but: str) -> Table:
-    """What a table refuses of a request's own fields, for the endpoints that have them no more than its own."""
+    """A table's refusals of top-level fields, for other text endpoints, which do not have these fields either."""
     return {
         name: entry
         for name, entry in table.items()
@@ -188,7 +188,7 @@ def _refusals(table: Table, but: str) -> Table:
     }
 
 
-ELSEWHERE: dict[str, Table] = {  # another endpoint's fields, sent to the wrong one
+ELSEWHERE: dict[str, Table] = {  # fields of another endpoint, sent to this one
     "chat": {
         **_refusals(RESPONSES, but=""),
         "prompt": Refused("Its name is `messages` here."),
@@ -251,7 +251,7 @@ ENDPOINTS: dict[str, tuple[str, Table]] = {
 
 
 def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
-    """Refuse the first field that asks for what cannot be done here; those that nobody documents are ignored.
+    """Refuse the first field that the table refuses; fields that nobody documents are ignored.
 
     Args:
         endpoint: a key of `ENDPOINTS`.
@@ -269,7 +269,7 @@ def refuse(endpoint: str, body: Mapping[str, Any]) -> None:
 
 @cache
 def _refused(endpoint: str) -> list[tuple[str, list[str], Refused]]:
-    """What an endpoint refuses: the field, the path below it, and what the table says."""
+    """An endpoint's refusals: the top-level field, the whole path, and the table's entry."""
     vllm = {} if endpoint == "embeddings" else VLLM
     table = {**vllm, **ENDPOINTS[endpoint][1], **ELSEWHERE.get(endpoint, {})}
     paths = [(path.split("."), entry) for path, entry in table.items() if isinstance(entry, Refused)]
@@ -277,7 +277,7 @@ def _refused(endpoint: str) -> list[tuple[str, list[str], Refused]]:
 
 
 def values(at: Any, path: list[str]) -> Iterator[tuple[str, Any]]:
-    """The values at a path such as `tools[].strict`, each with its own: `tools.0.strict`."""
+    """The values at a path such as `tools[].strict`, each with its own place: `tools.0.strict`."""
     name, *rest = path
     key = name.removesuffix("[]")
     if not isinstance(at, dict) or key not in at:

@@ -16,9 +16,9 @@ from server.services import Parts
 from training.wire import Outside
 
 router = APIRouter()
-MAX_INPUTS = 2048  # OpenAI's
+MAX_INPUTS = 2048  # OpenAI's limit
 BYTES_A_NUMBER = 4
-CHARACTERS_A_TOKEN = 4  # about, for the limit; the embedding's process counts them
+CHARACTERS_A_TOKEN = 4  # an estimate, for the rate limit; the embedding process counts exactly
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]

@@ -58,7 +58,7 @@ def retrieve(file_id: str, parts: Parts) -> dict[str, Any]:
 def content(file_id: str, parts: Parts) -> FileResponse:
     """One file's bytes."""
     file = parts.files.get(file_id)
-    name = file.filename.replace("\\", "/").rpartition("/")[2]  # a folder of the sender's is none of the receiver's
+    name = file.filename.replace("\\", "/").rpartition("/")[2]  # without the uploader's folders
     return FileResponse(file.path, media_type="application/octet-stream", filename=name or file.id)
 
 
@@ -72,7 +72,7 @@ def delete(file_id: str, parts: Parts) -> dict[str, Any]:
 
 
 def wire(file: StoredFile) -> dict[str, Any]:
-    """A file as OpenAI shows it."""
+    """A file as OpenAI's object."""
     return {
         "id": file.id,
         "object": "file",

@@ -1,4 +1,4 @@
-"""OpenAI's lists: `{"object": "list", "data", "has_more"}` with a cursor, the id of the last item seen."""
+"""OpenAI's lists: `{"object": "list", "data", "has_more"}`; the cursor `after` is the id of the last item seen."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -8,16 +8,16 @@ from fastapi.routing import APIRoute
 
 from server.errors import InvalidRequest
 
-NULL = ("null", "")  # as clients write it; the second is the SDK for Node
+NULL = ("null", "")  # how clients write null; the second is the SDK for Node
 
 After = Annotated[str | None, Query(description="Id of the last item of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 
-SEVERAL = ("include", "include[]")  # parameters that a list takes more than once
+SEVERAL = ("include", "include[]")  # parameters that may be repeated
 
 
 def _only_known(request: Request) -> None:
-    """Refuse a filter that the list does not have, or two of one: a script would act on what it did not ask for."""
+    """Refuse unknown and repeated filters: a script that relies on them would get items that it did not ask for."""
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     known = [parameter.alias for parameter in route.dependant.query_params]
@@ -32,10 +32,10 @@ Known = Depends(_only_known)
 
 
 def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, str] | None], bool]:
-    """Whether an item's labels fit the query: `metadata[k]=v` for each pair, or `metadata=null` for none at all.
+    """A test whether an item's metadata fit the query: `metadata[k]=v` for each pair, or `metadata=null` for none.
 
     Raises:
-        InvalidRequest: it is neither, or both.
+        InvalidRequest: the query is neither, or both.
     """
     wanted = [
         (name.removeprefix("metadata[").removesuffix("]"), value)
@@ -50,7 +50,7 @@ def labelled(request: Request, metadata: str | None) -> Callable[[Mapping[str, s
 
 
 def page(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
-    """The page of `items` behind the item with id `after`.
+    """The page of `items` after the item with id `after`.
 
     Raises:
         InvalidRequest: there is no such item.

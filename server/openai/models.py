@@ -15,19 +15,19 @@ router = APIRouter()
 
 @router.get("/v1/models")
 def list_models(parts: Parts) -> dict[str, Any]:
-    """All models, the base first, the embedding model last."""
+    """All models: the base first, the embedding model last."""
     return {"object": "list", "data": [_wire(model) for model in (*parts.catalog.list(), _embedder(parts))]}
 
 
 @router.get("/v1/models/{name:path}")
 def retrieve(name: str, parts: Parts) -> dict[str, Any]:
-    """One model; the SDK sends a name's slashes encoded or not."""
+    """One model; slashes in its name may be encoded or not."""
     return _wire(_embedder(parts) if name == parts.embedder.name else parts.catalog.get(name))
 
 
 @router.delete("/v1/models/{name:path}", dependencies=[ADMINISTRATOR])
 async def delete(name: str, parts: Parts) -> dict[str, Any]:
-    """Delete a fine-tuned model, once its running requests have ended, or an alias."""
+    """Delete an alias, or a fine-tuned model once its running requests have ended."""
     if name in (parts.catalog.base.name, parts.embedder.name):
         raise InvalidRequest(f"{name} is the server's own model; only fine-tuned models can be deleted", "model")
     if parts.catalog.is_alias(name):

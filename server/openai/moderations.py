@@ -1,4 +1,4 @@
-"""`POST /v1/moderations`: refused, for no model here knows OpenAI's categories; an invented verdict would be worse."""
+"""`POST /v1/moderations`: always refused, since no model here knows OpenAI's categories."""
 
 from fastapi import APIRouter
 

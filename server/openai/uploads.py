@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/uploads")
 
 
 class UploadRequest(Description):
-    """An upload to begin."""
+    """A request for an upload."""
 
     bytes: Annotated[int, Field(ge=1)]
     filename: FileName
@@ -26,7 +26,7 @@ class UploadRequest(Description):
 
 
 class CompleteRequest(Description):
-    """Its parts in order, and what all of it should be."""
+    """The upload's parts in order, and the MD5 of the whole."""
 
     part_ids: Annotated[list[str], Field(min_length=1, max_length=10_000)]
     md5: str | None = None
@@ -41,20 +41,20 @@ def create(body: UploadRequest, parts: Parts) -> dict[str, Any]:
 
 @router.post("/{upload_id}/parts", dependencies=[OnlyOnce])
 def add_part(upload_id: str, parts: Parts, data: Annotated[UploadFile, File()]) -> dict[str, Any]:
-    """Add a part, 64 MB at most; parts may come in any order, and at once."""
+    """Add a part of 64 MB at most; parts may come in any order and at the same time."""
     part = parts.uploads.add(upload_id, data.file)
     return {"id": part.id, "object": "upload.part", "created_at": part.created_at, "upload_id": part.upload_id}
 
 
 @router.post("/{upload_id}/complete")
 def complete(upload_id: str, body: CompleteRequest, parts: Parts) -> dict[str, Any]:
-    """Put the parts together to a file."""
+    """Join the parts to a file."""
     return _wire(parts.uploads.complete(upload_id, body.part_ids, body.md5))
 
 
 @router.post("/{upload_id}/cancel")
 def cancel(upload_id: str, parts: Parts) -> dict[str, Any]:
-    """Give the upload up."""
+    """Cancel the upload, and delete its parts."""
     return _wire(parts.uploads.cancel(upload_id))
 
 

@@ -1,4 +1,4 @@
-"""What the platform's requests have in common: the same labels everywhere, null for absent, no field dropped."""
+"""Shared by the platform's requests: metadata labels, expiry, names; null means absent, unknown fields are refused."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,13 +7,13 @@ from pydantic_core import PydanticKnownError
 
 from training.wire import Description, without_nulls
 
-MAX_NAME_CHARACTERS = 512  # of a file; OpenAI names no limit
+MAX_NAME_CHARACTERS = 512  # of a file's name; OpenAI documents no limit
 
 MAX_LABELS = 16
 
 
 def _few(value: Any) -> Any:
-    """The labels without nulls, no more than may be: pydantic would look at each of a million first."""
+    """The labels without nulls; too many are refused here, as pydantic would check each of a million first."""
     kept = without_nulls(value)
     if isinstance(kept, dict) and len(kept) > MAX_LABELS:
         shown = {"field_type": "Dictionary", "max_length": MAX_LABELS, "actual_length": len(kept)}
@@ -28,7 +28,7 @@ Seconds = Annotated[int, Field(ge=3600, le=2_592_000)]
 
 
 class ExpiresAfter(Description):
-    """When a file goes: so many seconds after it came."""
+    """When a file expires: so many seconds after its creation."""
 
     anchor: Literal["created_at"]
     seconds: Seconds

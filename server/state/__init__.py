@@ -1,1 +1,1 @@
-"""What survives a restart, in the database and the data folder: keys, files, jobs."""
+"""State in the database and the data folder: keys, files, uploads, jobs, permissions, responses, batches."""

@@ -69,7 +69,7 @@ class Batches:
         """Make one.
 
         Args:
-            max_waiting: batches that may wait or run.
+            max_waiting: limit on batches that wait or run.
         """
         self._engine = engine
         self._max_waiting = max_waiting
@@ -80,7 +80,7 @@ class Batches:
         """Queue a batch.
 
         Raises:
-            RateLimited: enough wait already.
+            RateLimited: `max_waiting` batches have not ended.
         """
         now = int(time.time())
         waiting = count_rows(self._engine, BatchRow.status.not_in(ENDED))
@@ -120,7 +120,7 @@ class Batches:
             return row
 
     def list(self, after: str | None, limit: int) -> list[BatchRow]:
-        """`limit` batches at most, newest first, from behind the one with the id `after`.
+        """At most `limit` batches, newest first, that follow the one with the id `after`.
 
         Raises:
             InvalidRequest: there is no such batch.
@@ -142,7 +142,7 @@ class Batches:
             return session.scalars(statement.limit(1)).first() is not None
 
     def cancel(self, batch_id: str) -> BatchRow:
-        """Have a batch end with what it has.
+        """End a batch with the answers that it has so far.
 
         Raises:
             NotFound: there is none of that id.
@@ -154,7 +154,7 @@ class Batches:
         return self.get(batch_id)
 
     def move(self, batch_id: str, status: BatchStatus, *, unless: tuple[BatchStatus, ...] = (), **values: Any) -> bool:
-        """Give a batch a new status and values, and note the time; False where its status is one of `unless`."""
+        """Set a batch's status and values, and note the time; return False if its status is one of `unless`."""
         with Session(self._engine) as session, session.begin():
             row = session.get_one(BatchRow, batch_id)
             if row.status in unless:
@@ -166,7 +166,7 @@ class Batches:
             return True
 
     def count(self, batch_id: str, counts: Counts) -> None:
-        """Note how far a batch is."""
+        """Record how many lines of a batch are done."""
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(BatchRow)

@@ -16,7 +16,7 @@ from server.errors import InvalidRequest, NotFound, TooLarge
 from server.state.ids import random_id
 from server.state.tables import Base, Written, following
 
-RESULTS = ("fine-tune-results", "batch_output")  # purposes of what jobs and batches leave
+RESULTS = ("fine-tune-results", "batch_output")  # purposes of files that jobs and batches write
 _CHUNK_BYTES = 1 << 20
 
 
@@ -37,7 +37,7 @@ class Readable(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Read at most `size` bytes; b"" at the end."""
         ...
 
 
@@ -55,7 +55,7 @@ class StoredFile:
 
 
 class Files:
-    """Files under `root`."""
+    """Files in the database, their bytes under `root`."""
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class Files:
         """Open the store.
 
         Args:
-            max_bytes: of one file.
-            max_files, max_stored_bytes: of all that were uploaded; None: no limit.
+            max_bytes: largest file.
+            max_files, max_stored_bytes: limits on all uploaded files; None: no limit.
         """
         self._engine = engine
         self._root = root
         self._max_bytes = max_bytes
         self._max_files = max_files
         self._max_stored_bytes = max_stored_bytes
-        shutil.rmtree(root / ".partial", ignore_errors=True)  # what a crash left; one server owns a data folder
+        shutil.rmtree(root / ".partial", ignore_errors=True)  # left by a crash: one server owns a data folder
         (root / ".partial").mkdir(parents=True)
 
     def create(
@@ -89,15 +89,15 @@ class Files:
         file_id: str | None = None,
         expires_after: int | None = None,
     ) -> StoredFile:
-        """Store the stream; the file is there whole, synced to disk, or not at all.
+        """Store a stream as a file, whole and synced to disk, or not at all.
 
         Args:
-            file_id: to store a job's result under an id known beforehand; storing it again replaces it.
-            expires_after: seconds from now until it is deleted; None: it stays.
+            file_id: id for a job's result, known beforehand; storing it again replaces the file.
+            expires_after: seconds from now until the file is deleted; None: it stays.
 
         Raises:
-            TooLarge: over the limit, or no room beside the others.
-            InvalidRequest: empty, or training data that is no JSONL by its name.
+            TooLarge: a limit is reached.
+            InvalidRequest: the file is empty, or is training data without a .jsonl name.
         """
         check_name(filename, purpose, "file")
         room = self._max_bytes if file_id else self._room()
@@ -137,7 +137,7 @@ class Files:
         """The file of that id.
 
         Args:
-            needed: also when its time is over: a job or a batch that waited for its turn reads it.
+            needed: return an expired file too, since a waiting job or batch needs it.
 
         Raises:
             NotFound: there is none.
@@ -151,7 +151,7 @@ class Files:
     def list(
         self, purpose: str | None = None, after: str | None = None, limit: int = 10_000, *, descending: bool = True
     ) -> list[StoredFile]:
-        """`limit` files at most, by their time, from behind the one with the id `after`.
+        """At most `limit` files, by creation time, that follow the one with the id `after`.
 
         Raises:
             InvalidRequest: there is no such file.
@@ -165,7 +165,7 @@ class Files:
             return [self._file(row) for row in session.scalars(statement.limit(limit))]
 
     def delete_expired(self, needed: Callable[[str], bool]) -> None:
-        """Delete the files whose time is over, but for those still `needed`; called now and then."""
+        """Delete expired files, except those that are still `needed`; called regularly."""
         statement = select(FileRow).where(FileRow.expires_at.is_not(None), FileRow.expires_at <= time.time())
         with Session(self._engine) as session, session.begin():
             for row in session.scalars(statement):
@@ -174,7 +174,7 @@ class Files:
                     (self._root / row.id).unlink(missing_ok=True)
 
     def delete(self, file_id: str) -> None:
-        """Forget the file and delete its bytes.
+        """Delete the file and its bytes.
 
         Raises:
             NotFound: there is none of that id.
@@ -185,10 +185,10 @@ class Files:
         file.path.unlink(missing_ok=True)
 
     def check_room(self, size: int) -> None:
-        """Refuse what finds no room for so many more bytes.
+        """Check that there is room for `size` more bytes.
 
         Raises:
-            TooLarge: it does not.
+            TooLarge: there is not.
         """
         if size > self._room():
             raise self._full()
@@ -200,10 +200,10 @@ class Files:
         )
 
     def _room(self) -> int:
-        """Bytes that one more file may have.
+        """How many bytes another file may have.
 
         Raises:
-            TooLarge: as many files are kept as may be.
+            TooLarge: the limit on the number of files is reached.
         """
         with Session(self._engine) as session:
             counted = session.execute(
@@ -221,10 +221,10 @@ class Files:
 
 
 def check_name(filename: str, purpose: str, param: str) -> None:
-    """Refuse a name that does not fit the purpose, before the bytes have come.
+    """Refuse a name that does not fit the purpose, before the bytes are read.
 
     Raises:
-        InvalidRequest: training data that is no JSONL by its name.
+        InvalidRequest: training data without a .jsonl name.
     """
     if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
         raise InvalidRequest(f"{filename[:100]!r} is no JSONL file; training data must be named *.jsonl", param)

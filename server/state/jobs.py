@@ -1,4 +1,4 @@
-"""Rows of fine-tuning jobs, and the steps their status may take."""
+"""Rows of fine-tuning jobs, and the allowed changes of their status."""
 
 import shutil
 import time
@@ -17,11 +17,11 @@ from server.state.tables import Base, Written, again_on_conflict, count_rows, fo
 from training.directory import JobDirectory
 from training.job import Gate, Method
 
-LINGER_SECONDS = 3600  # that a job which has ended keeps its directory at least: its trainer may still be ending
+LINGER_SECONDS = 3600  # an ended job keeps its directory at least this long, as its trainer may still be ending
 
 
 class JobRow(Base):
-    """A fine-tuning job; its records lie in its directory."""
+    """A fine-tuning job; its events, metrics and results are in its directory."""
 
     __tablename__ = "jobs"
 
@@ -51,12 +51,12 @@ class JobRow(Base):
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a job is made of, checked.
+    """A checked request for a job.
 
     Attributes:
         retention_file: questions that the result must still answer; named in the request's metadata.
-        accept_findings: train also on rows that the data report finds fault with.
-        integrations: OpenAI's, one at most.
+        accept_findings: train even if the data report has errors that may be accepted.
+        integrations: OpenAI's, at most one.
         labels: OpenAI's `metadata`.
     """
 
@@ -72,7 +72,7 @@ class NewJob:
     labels: dict[str, str] | None = None
 
     def files(self) -> dict[str, str]:
-        """The files it needs, by the request's field."""
+        """The ids of the files that the job needs, by the request's field."""
         named = {
             "training_file": self.training_file,
             "validation_file": self.validation_file,
@@ -96,8 +96,8 @@ class Jobs:
         """Queue a job.
 
         Args:
-            parent: the adapter that it goes on from; None for the base.
-            result_name: of the model to come.
+            parent: the adapter that it continues to train; None for the base.
+            result_name: name of its result.
         """
         values: dict[str, Any] = {
             "id": job_id,
@@ -122,7 +122,7 @@ class Jobs:
 
     @again_on_conflict
     def _insert(self, values: dict[str, Any]) -> None:
-        """Store a row under the next number; where two transactions see the same one, the later tries again."""
+        """Store a row under the next number; if two transactions take the same number, the later one tries again."""
         number = select(func.coalesce(func.max(JobRow.number), 0) + 1).scalar_subquery()
         with Session(self._engine) as session, session.begin():
             session.execute(insert(JobRow).values(number=number, **values))
@@ -140,7 +140,7 @@ class Jobs:
         return row
 
     def newest(self, fits: Callable[[dict[str, str] | None], bool], after: str | None, limit: int) -> list[JobRow]:
-        """`limit` jobs at most whose labels fit, newest first, from behind the one with the id `after`.
+        """At most `limit` jobs whose labels fit, newest first, that follow the one with the id `after`.
 
         Raises:
             InvalidRequest: there is no such job.
@@ -169,7 +169,7 @@ class Jobs:
             return session.scalars(statement.limit(1)).first() is not None
 
     def delete_surplus(self, kept: int) -> None:
-        """Forget the oldest of the jobs that failed or were cancelled an hour ago, with what they left on disk."""
+        """Delete failed and cancelled jobs beyond the newest `kept`, and their directories, after LINGER_SECONDS."""
         ended = select(JobRow.id).where(
             JobRow.status.in_((Status.FAILED, Status.CANCELLED)), JobRow.finished_at < time.time() - LINGER_SECONDS
         )
@@ -180,10 +180,10 @@ class Jobs:
             session.execute(delete(JobRow).where(JobRow.id.in_(surplus)))
 
     def advance(self, job_id: str, status: Status, *, only_from: tuple[Status, ...] = (), **fields: Any) -> bool:
-        """Set status and fields of a job that has not ended; whether it had not: a cancelled job stays cancelled.
+        """Set status and fields of a job, and return True, unless it has ended: a cancelled job stays cancelled.
 
         Args:
-            only_from: the statuses it may have; none: any but an end.
+            only_from: statuses from which the change is allowed; empty: all that are not an end.
         """
         if status in ENDED:
             fields["finished_at"] = int(time.time())
@@ -208,7 +208,7 @@ class Jobs:
 
         Raises:
             NotFound: there is none of that id.
-            InvalidRequest: it has ended, or is paused.
+            InvalidRequest: it has ended, or is paused already.
         """
         if not self.advance(self.get(job_id).id, Status.PAUSED, only_from=(Status.QUEUED, *ACTIVE)):
             raise InvalidRequest(f"{job_id} is {self.get(job_id).status}; only a job that waits or runs can be paused")

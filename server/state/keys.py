@@ -1,6 +1,6 @@
 """API keys: an admin key and user keys. A secret is shown once and kept as its SHA-256.
 
-A fast hash is right here: the secrets are 256 random bits of our own making, so there is nothing to guess by trying.
+A fast hash is safe here: a secret is 256 random bits, which cannot be guessed by trying.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from server.errors import InvalidRequest, NotFound
 from server.state.ids import random_id
 from server.state.tables import Base, Written
 
-CACHE_SECONDS = 5.0  # a key revoked by another process keeps working for this long
+CACHE_SECONDS = 5.0  # a key that another process revokes keeps working this long
 CACHE_KEYS = 10_000
 SETTINGS_KEY = "admin_key of the settings"
 
@@ -52,7 +52,7 @@ class Keys:
         self._cache: dict[str, tuple[float, Key]] = {}
 
     def create(self, name: str, *, admin: bool = False, secret: str | None = None) -> tuple[Key, str]:
-        """Make a key; return it with its secret, which cannot be had again."""
+        """Make a key; return it with its secret, which is not stored."""
         secret = secret or f"sk-tuneport-{secrets.token_urlsafe(32)}"
         row = KeyRow(
             id=random_id("key_"),
@@ -67,12 +67,12 @@ class Keys:
         return _key(row), secret
 
     def ensure_admin(self, secret: str | None) -> str | None:
-        """Make sure that there is an admin key, and that `secret` is one if given; return the secret of a new one.
+        """Ensure that there is an admin key, and that `secret`, if given, is one; return the secret of a key made here.
 
-        The secret that was given before is no key any more, also where none is given now.
+        A secret that was given at an earlier start is revoked, even if none is given now.
 
         Raises:
-            InvalidRequest: the secret is a user's key.
+            InvalidRequest: the secret belongs to a user key.
         """
         known = self.check(secret) if secret is not None else None
         if known is not None and not known.admin:
@@ -91,7 +91,7 @@ class Keys:
         return self.create("admin", admin=True)[1]
 
     def recent(self, secret: str) -> Key | None:
-        """The key of that secret where it was looked up a moment ago; asks no database."""
+        """The key of that secret if it was looked up within CACHE_SECONDS; does not ask the database."""
         expires, key = self._cache.get(_hash(secret), (0.0, None))
         return key if expires > time.monotonic() else None
 

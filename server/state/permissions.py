@@ -1,4 +1,4 @@
-"""Which projects a checkpoint is released to: records, by checkpoint name and project."""
+"""Records of the projects to which a checkpoint is released."""
 
 import time
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class PermissionRow(Base):
 
 @dataclass(frozen=True)
 class Permission:
-    """One; `created_at` in Unix seconds."""
+    """A permission; `created_at` in Unix seconds."""
 
     id: str
     project_id: str
@@ -40,7 +40,7 @@ class Permissions:
 
     @again_on_conflict
     def allow(self, checkpoint: str, project_id: str) -> Permission:
-        """Make the permission, or find it."""
+        """Return the permission; make it if there is none."""
         with Session(self._engine) as session, session.begin():
             statement = select(PermissionRow).where(
                 PermissionRow.checkpoint == checkpoint, PermissionRow.project_id == project_id
@@ -54,7 +54,7 @@ class Permissions:
             return Permission(row.id, row.project_id, row.created_at)
 
     def list(self, checkpoint: str, project_id: str | None = None) -> list[Permission]:
-        """Those of a checkpoint, oldest first."""
+        """The permissions of a checkpoint, oldest first."""
         statement = select(PermissionRow).where(PermissionRow.checkpoint == checkpoint)
         if project_id is not None:
             statement = statement.where(PermissionRow.project_id == project_id)
@@ -63,7 +63,7 @@ class Permissions:
             return [Permission(row.id, row.project_id, row.created_at) for row in rows]
 
     def withdraw(self, checkpoint: str, permission_id: str) -> None:
-        """Delete one.
+        """Delete a permission.
 
         Raises:
             NotFound: the checkpoint has none of that id.

@@ -1,4 +1,4 @@
-"""Responses that were kept, so that a conversation can go on from any of them; for 30 days, as OpenAI does."""
+"""Stored responses, so that a conversation can go on from any of them; kept for 30 days, as OpenAI does."""
 
 import json
 import time
@@ -10,12 +10,12 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from server.errors import InvalidRequest, NotFound
 from server.state.tables import Base, Written
 
-LIFETIME_SECONDS = 30 * 24 * 3600  # OpenAI's
+LIFETIME_SECONDS = 30 * 24 * 3600  # as at OpenAI
 MAX_CHAIN = 1000
 
 
 class ResponseRow(Base):
-    """A response that is kept; `items` are those it answered."""
+    """A stored response; `items` is its input."""
 
     __tablename__ = "responses"
 
@@ -34,9 +34,9 @@ class Responses:
         """Make one.
 
         Args:
-            max_kept: of more, the oldest are forgotten.
-            max_kept_bytes: of all of them, as JSON; of more, the oldest are forgotten.
-            max_bytes: of a conversation, as JSON; it is read whole.
+            max_kept: most responses; beyond that, the oldest are deleted.
+            max_kept_bytes: most bytes of all responses, as JSON; beyond that, the oldest are deleted.
+            max_bytes: largest conversation, as JSON, since it is read whole.
         """
         self._engine = engine
         self._max_kept = max_kept
@@ -44,7 +44,7 @@ class Responses:
         self._max_bytes = max_bytes
 
     def add(self, response: dict[str, Any], items: list[dict[str, Any]]) -> None:
-        """Keep a response and the items it answered."""
+        """Store a response and its input items."""
         row = ResponseRow(
             id=response["id"],
             previous_id=response["previous_response_id"],
@@ -65,7 +65,7 @@ class Responses:
         return self._row(response_id).body
 
     def input_items(self, response_id: str) -> list[dict[str, Any]]:
-        """The items a response answered.
+        """The input items of a response.
 
         Raises:
             NotFound: there is no such response.
@@ -73,10 +73,10 @@ class Responses:
         return self._row(response_id).items
 
     def conversation(self, response_id: str | None) -> list[dict[str, Any]]:
-        """All items up to a response, its own output last; none for None.
+        """All items up to and including a response's output; none for None.
 
         Raises:
-            InvalidRequest: it, or one before it, is not there, or the conversation is longer than may be.
+            InvalidRequest: it or an earlier response is missing, or the conversation is too long.
         """
         chain: list[ResponseRow] = []
         size = 0
@@ -98,7 +98,7 @@ class Responses:
         return [item for row in reversed(chain) for item in (*row.items, *row.body["output"])]
 
     def delete(self, response_id: str) -> None:
-        """Forget a response.
+        """Delete a response.
 
         Raises:
             NotFound: there is none of that id.
@@ -108,7 +108,7 @@ class Responses:
             session.execute(delete(ResponseRow).where(ResponseRow.id == response_id))
 
     def delete_expired(self) -> None:
-        """Forget what is older than 30 days, or one too many, or too much; called now and then."""
+        """Delete responses older than 30 days, and the oldest beyond the limits; called regularly."""
         newest = (ResponseRow.created_at.desc(), ResponseRow.id)
         place, size = func.row_number().over(order_by=newest), func.sum(ResponseRow.bytes).over(order_by=newest)
         ranked = select(ResponseRow.id, place.label("place"), size.label("size")).subquery()

@@ -1,10 +1,10 @@
-"""A fine-tuning job's status, in OpenAI's words; apart, for the command line must not wait for a database."""
+"""A fine-tuning job's status, in OpenAI's words; a separate module, so that the command line imports no database."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """queued -> validating_files -> running -> an end; paused from any of the three, and back to queued."""
+    """queued -> validating_files -> running -> an end; each of these three can be paused, and goes on as queued."""
 
     QUEUED = "queued"
     VALIDATING = "validating_files"

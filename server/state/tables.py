@@ -1,4 +1,4 @@
-"""What the server's tables have in common; each stands beside its store. adapters/registry.py owns the adapters'."""
+"""Shared by the server's tables, each of which is in its store's module. adapters/registry.py has its own tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,32 +14,32 @@ from server.errors import InvalidRequest
 
 Statement = TypeVar("Statement", bound=Select[*tuple[Any, ...]])
 
-# Of two transactions that make the same number or the same pair, the later one looks again.
+# If two transactions insert the same number or pair, the later one tries again.
 again_on_conflict = retry(
     retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(20), wait=wait_random(0, 0.2), reraise=True
 )
 
 
 class Base(DeclarativeBase):
-    """Declarative base."""
+    """SQLAlchemy's declarative base for the server's tables."""
 
 
 class Written(TypeDecorator[str]):
-    """Text in a column, stored or looked for; NUL, which PostgreSQL does not take, becomes U+FFFD.
+    """A text column; NUL, which PostgreSQL does not take, becomes U+FFFD, in values and in queries.
 
-    It comes in with file names of forms and with ids in URLs.
+    NUL can come in file names of forms and in ids of URLs.
     """
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """As the database gets it."""
+        """The value for the database."""
         return None if value is None else value.replace("\0", "\ufffd")
 
 
 def count_rows(engine: Engine, *where: ColumnElement[bool]) -> int:
-    """How many rows of a table fit."""
+    """How many rows match."""
     with Session(engine) as session:
         return session.scalar(select(func.count()).where(*where)) or 0
 
@@ -53,7 +53,7 @@ def following(
     *,
     descending: bool = True,
 ) -> Statement:
-    """The statement in the order of `keys`, from behind the row with the id `after`.
+    """The statement in the order of `keys`, starting after the row with the id `after`.
 
     Raises:
         InvalidRequest: there is no such row.

@@ -18,13 +18,13 @@ from server.state.files import Files, Readable, StoredFile, check_name
 from server.state.ids import random_id
 from server.state.tables import Base, Written
 
-LIFETIME_SECONDS = 3600  # OpenAI's
-MAX_PART_BYTES = 64 * 1024**2  # OpenAI's
+LIFETIME_SECONDS = 3600  # as at OpenAI
+MAX_PART_BYTES = 64 * 1024**2  # OpenAI's limit
 _CHUNK_BYTES = 1 << 20
 
 
 class UploadRow(Base):
-    """A file that comes in parts; they lie in the data folder under the upload's id until it is completed."""
+    """A file that comes in parts, which lie in the data folder under the upload's id until it is completed."""
 
     __tablename__ = "uploads"
 
@@ -41,7 +41,7 @@ class UploadRow(Base):
 
 @dataclass(frozen=True)
 class Upload:
-    """One; times in Unix seconds, `status` pending, completed, cancelled or expired, `file` once it is completed.
+    """An upload: times in Unix seconds; `status` pending, completed, cancelled or expired; `file` once completed.
 
     `file_expires_after` is the file's lifetime in seconds; None: it stays.
     """
@@ -85,8 +85,8 @@ class Uploads:
         """Begin an upload of `size` bytes.
 
         Raises:
-            TooLarge: over the limit of a file, too many are under way, or there is no room beside the others.
-            InvalidRequest: training data that is no JSONL by its name.
+            TooLarge: over the limit of a file, of open uploads, or of all files together.
+            InvalidRequest: training data without a .jsonl name.
         """
         check_name(filename, purpose, "filename")
         if size > self._max_bytes:
@@ -113,19 +113,19 @@ class Uploads:
         return self._upload(row)
 
     def _under_way(self, now: int) -> tuple[int, int]:
-        """How many uploads there are, and how many bytes they announced."""
+        """How many uploads are open, and how many bytes they announced."""
         wanted = select(func.count(), func.coalesce(func.sum(UploadRow.bytes), 0))
         with Session(self._engine) as session:
             found = session.execute(wanted.where(UploadRow.status == "pending", UploadRow.expires_at > now)).one()
         return int(found[0]), int(found[1])
 
     def add(self, upload_id: str, data: Readable) -> Part:
-        """Store a part; it is there whole or not at all.
+        """Store a part, whole or not at all.
 
         Raises:
             NotFound: there is no such upload.
             InvalidRequest: it is not pending.
-            TooLarge: the part is over 64 MB, or all parts are over what the upload announced.
+            TooLarge: the part is over 64 MB, or all parts have more bytes than the upload announced.
         """
         row = self._pending(upload_id)
         folder = self._root / upload_id
@@ -148,11 +148,11 @@ class Uploads:
         return Part(part_id, upload_id, int(time.time()))
 
     def complete(self, upload_id: str, part_ids: Sequence[str], md5: str | None) -> Upload:
-        """Put the parts together, in that order.
+        """Join the parts in that order to a file.
 
         Raises:
             NotFound: there is no such upload.
-            InvalidRequest: it is not pending, a part is not its, or size or MD5 are not as announced.
+            InvalidRequest: it is not pending, a part belongs to another upload, or size or MD5 differ.
         """
         with self._alone(upload_id):
             return self._complete(upload_id, part_ids, md5)
@@ -181,7 +181,7 @@ class Uploads:
         return self.get(upload_id)
 
     def cancel(self, upload_id: str) -> Upload:
-        """Give an upload up.
+        """Cancel an upload.
 
         Raises:
             NotFound: there is no such upload.
@@ -205,21 +205,21 @@ class Uploads:
             return self._upload(row)
 
     def delete_expired(self) -> None:
-        """Give up what was begun an hour ago and never completed."""
+        """Expire uploads that were begun an hour ago and never completed."""
         for folder in self._root.iterdir():
             try:
                 expired = self.get(folder.name).status == "expired"
-            except NotFound:  # a crash came before the row
+            except NotFound:  # a crash before the row was written
                 expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
             if expired:
                 self._settle(folder.name, "expired", None)
 
     @contextmanager
     def _alone(self, upload_id: str) -> Iterator[None]:
-        """End an upload, one request at a time: two would write the same file.
+        """Complete or cancel an upload, one request at a time, since two would write the same file.
 
         Raises:
-            InvalidRequest: another request is at it.
+            InvalidRequest: another request is doing so.
         """
         with self._lock:
             if upload_id in self._ending:
@@ -278,7 +278,7 @@ class _Chain:
             self._stream.close()
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end of the last file."""
+        """Read at most `size` bytes; b"" at the end of the last file."""
         while self._stream is not None:
             if chunk := self._stream.read(size):
                 return chunk

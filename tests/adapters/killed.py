@@ -1,7 +1,7 @@
 """`python -m tests.adapters.killed FOLDER BASE SOURCE register|remove`: killed before every change of disk and rows.
 
-A child is forked for each change that a registration or a removal makes, and dies by SIGKILL before it. After each kill
-names and files must agree: every name has its whole files, every file a name. Prints where each kill fell, a line each.
+For each change that a registration or a removal makes, a child is forked, which dies by SIGKILL before that change.
+After each kill, every name must have its whole files, and every file a name. Prints where each kill fell, a line each.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 
 
 def main(folder: Path, base: BaseModel, source: Path, what: str) -> None:
-    """Kill until one child comes to its end."""
-    open_registry(folder, base).register(NAME, source, owned_by="acme")  # imports are paid once, here
+    """Fork and kill children until one reaches its end."""
+    open_registry(folder, base).register(NAME, source, owned_by="acme")  # so that children need no imports
     number, ended = 0, False
     while not ended:
         number += 1
@@ -61,7 +61,7 @@ def _child(folder: Path, base: BaseModel, source: Path, what: str, number: int, 
 
 
 def _count_changes(folder: Path, number: int, tell: Callable[[str], object]) -> None:
-    """Die before the change of that number."""
+    """Die before change number `number`."""
     left = number
 
     def step(change: str) -> None:
@@ -74,7 +74,7 @@ def _count_changes(folder: Path, number: int, tell: Callable[[str], object]) -> 
     def audit(name: str, arguments: tuple[Any, ...]) -> None:
         path = str(arguments[0]) if arguments else ""
         writes = name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        inside = path.startswith(f"{folder}/") or (name in CHANGES and "/" not in path)  # of a folder that it holds
+        inside = path.startswith(f"{folder}/") or (name in CHANGES and "/" not in path)  # relative to an open folder
         if (name in CHANGES or writes) and inside:
             step(f"{name} {path.removeprefix(f'{folder}/')}")
 

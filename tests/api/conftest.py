@@ -1,4 +1,4 @@
-"""The application on a scripted engine, one for all tests here: what needs no vLLM, in milliseconds."""
+"""The application on a scripted engine, one for all tests here, for what needs no vLLM; a test takes milliseconds."""
 
 from collections.abc import Iterator
 from typing import Any

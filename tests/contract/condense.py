@@ -1,9 +1,9 @@
-"""OpenAI's published schema, condensed to what a walk needs: fields, types, ranges, what may be null.
+"""Condenses OpenAI's published schema to what a walk needs: fields, types, ranges, what may be null.
 
     python -m tests.contract.condense openapi.json     # github.com/openai/openai-openapi; writes openai.json
 
-The schema says null in three ways (`nullable`, a branch of type null, an enum's null), has one-branch unions, and
-gives some limits in prose only (`PROSE`). Here null is a branch, unions are flat, and the prose's limits are in.
+The schema writes null in three ways (`nullable`, a branch of type null, null in an enum), has unions of one branch, and
+states some limits in prose only (`PROSE`). Condensed, null is a branch, unions are flat, and limits in prose are added.
 """
 
 import json
@@ -36,7 +36,7 @@ LISTS = (
     "/fine_tuning/jobs/{fine_tuning_job_id}/events",
     "/responses/{response_id}/input_items",
 )
-PROSE: dict[str, dict[str, Any]] = {  # what descriptions say and the schema does not
+PROSE: dict[str, dict[str, Any]] = {  # limits that are only in descriptions
     "Metadata": {"most": 16, "key_max": 64, "of": {"is": "string", "max": 512}},
     "limit": {"min": 1, "max": 100},
     "/files limit": {"min": 1, "max": 10_000},
@@ -60,7 +60,7 @@ Node = dict[str, Any]
 
 
 class Condensed:
-    """Definitions that were met, by name."""
+    """The condensed definitions that are used, by name."""
 
     def __init__(self, document: Node) -> None:
         self._schemas: dict[str, Node] = document["components"]["schemas"]
@@ -70,7 +70,7 @@ class Condensed:
         """One schema, condensed.
 
         Args:
-            name: of the field it describes, for the limits that prose gives.
+            name: the field's name, for limits in PROSE.
         """
         branches = list(self._branches(schema, name))
         if schema.get("nullable"):
@@ -95,7 +95,7 @@ class Condensed:
 
     def _reference(self, name: str) -> Node:
         if name not in self.definitions:
-            self.definitions[name] = {}  # it may contain itself
+            self.definitions[name] = {}  # a placeholder, since it may contain itself
             self.definitions[name] = self.node(self._schemas[name], name)
         return {"ref": name}
 
@@ -137,17 +137,17 @@ class Condensed:
 
 
 def schema_of(branch: Node) -> Node:
-    """A branch of a union without what only documents it."""
+    """A branch of a union without its documentation."""
     return {key: value for key, value in branch.items() if key not in ("description", "title")}
 
 
 def inherited(schema: Node, branch: Node) -> Node:
-    """What a union says for all its branches: the type."""
+    """What a branch inherits from its union: the type."""
     return {"type": schema["type"]} if "type" in schema and not branch.keys() & {"type", "$ref", "anyOf"} else {}
 
 
 def bounds(schema: Node) -> Node:
-    """Ranges under their short names."""
+    """The schema's limits, by short names."""
     found = {short: schema[long] for long, short in BOUNDS.items() if long in schema}
     if "min" in found and schema.get("exclusiveMinimum") is True:
         found["above"] = found.pop("min")

@@ -1,4 +1,4 @@
-"""Requests that OpenAI's schema allows, sent to a server, and how it took them."""
+"""Sends a server the requests that OpenAI's schema allows, and checks how it answers."""
 
 import re
 from collections import Counter
@@ -39,7 +39,7 @@ GRADER = {
     "range": ([0, 1],),
 }
 PREFERRED = {"grader": GRADER, "method.reinforcement.grader": GRADER}
-# Where prose asks for more than the schema does: names that match a pattern, formulas and programs that are such.
+# Values where prose demands more than the schema: names that match a pattern, valid formulas and programs.
 NAMES = ("lookup", "a-Z_9" + "x" * 59)
 FIXED: dict[str, tuple[Any, ...]] = {
     "tools[].function.name": NAMES,
@@ -55,9 +55,9 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "stop": ("x", ["x"] * 4, TEXTS[1], None),
     **{f"{place}.{name}": values for place, fields in PREFERRED.items() for name, values in fields.items()},
 }
-SHOWN = ("responses", "jobs", "batches", "uploads", "graders_validate")  # answer with what was sent
+SHOWN = ("responses", "jobs", "batches", "uploads", "graders_validate")  # their answers repeat the request
 TEXT = ("chat", "completions", "responses")
-BESIDE: dict[str, dict[str, dict[str, Any]]] = {  # what a field needs beside it, by OpenAI's own rules
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {  # other fields that a field needs, by OpenAI's rules
     "chat": {
         "top_logprobs": {"logprobs": True},
         "stream_options": {"stream": True},
@@ -74,8 +74,8 @@ class Sent:
     """A request and its answer.
 
     Attributes:
-        place: of the value that differs from the smallest request.
-        param: what the error names, written as a place; None: there is none.
+        place: where the request differs from the smallest one.
+        param: the place that the error names, or None.
     """
 
     place: str
@@ -91,17 +91,17 @@ class Sent:
 
     @property
     def message(self) -> str:
-        """The error's."""
+        """The error's message."""
         return self.answer["error"]["message"]
 
 
 def as_place(param: str) -> str:
-    """A place of one request as places are written: `tools[].strict` for `tools.2.strict`."""
+    """A place without indices: `tools[].strict` for `tools.2.strict`."""
     return re.sub(r"\.\[?\d+\]?(?=\.|$)", "[]", param)
 
 
 def requests(endpoint: str, fixed: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each valid request of the walk, made whole by OpenAI's own rules, with the place that differs."""
+    """Each valid request of the walk, completed by OpenAI's rules, with the place where it differs."""
     walk = Walk({**FIXED, **fixed})
     needed = {"model": fixed["model"][0], "input": "x"} if endpoint == "responses" else {}
     for place, body in walk.values(PUBLISHED["bodies"][endpoint]):
@@ -120,7 +120,7 @@ def requests(endpoint: str, fixed: Mapping[str, tuple[Any, ...]]) -> Iterator[tu
 
 
 def method(given: dict[str, Any]) -> dict[str, Any]:
-    """A job's method whose type is that of the configuration in it; reinforcement has a grader."""
+    """A job's method with the type of its configuration; reinforcement gets a grader."""
     kind = next((name for name in given if name != "type"), given["type"])
     if kind == "reinforcement":
         grader = {"type": "string_check", "name": "x", "input": "x", "reference": "x", "operation": "eq"}
@@ -129,7 +129,7 @@ def method(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns with those that they answer before them, and those that they ask for behind."""
+    """The messages completed: before each tool result a call, after each call a result."""
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message["role"] == "tool":
@@ -142,7 +142,7 @@ def conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def with_calls(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items of `/v1/responses`, outputs with their call before them, calls with their output behind."""
+    """Items of `/v1/responses` completed: before each output a call, after each call an output."""
     whole: list[dict[str, Any]] = []
     for item in items:
         kind = item.get("type")
@@ -155,14 +155,14 @@ def with_calls(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def answered(http: httpx.Client, endpoint: str, place: str, body: dict[str, Any]) -> Sent:
-    """Send one of them."""
+    """Send a request."""
     answer = http.post(PATHS[endpoint], json=body)
     streamed = answer.headers["content-type"].startswith("text/event-stream")
     return Sent(place, body, answer.status_code, answer.text if streamed else answer.json())
 
 
 def reached(body: Mapping[str, Any], sampling: Sampling) -> Iterator[str]:
-    """Fields of a text request that the engine was not given as they were sent."""
+    """Fields of a text request that did not reach the engine as they were sent."""
     limits = [body[name] for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(name)]
     stop = body.get("stop")
     asked = {
@@ -179,7 +179,7 @@ def reached(body: Mapping[str, Any], sampling: Sampling) -> Iterator[str]:
 
 
 def shown(sent: Any, answer: Any, place: str = "") -> Iterator[str]:
-    """Places where an object that shows a request's fields shows others than were sent; null is absent."""
+    """Places where an object shows other values than were sent; null means absent."""
     if isinstance(sent, dict) and isinstance(answer, dict):
         for name in sent.keys() & answer.keys():
             yield from shown(sent[name], answer[name], under(place, name))
@@ -191,7 +191,7 @@ def shown(sent: Any, answer: Any, place: str = "") -> Iterator[str]:
 
 
 def text(content: Any) -> Any:
-    """The text of a content that came in parts; they are shown as one."""
+    """The text of a content that was sent in parts, which is shown as one text."""
     parts = content if isinstance(content, list) else [content]
     return "".join(str(part.get("text")) if isinstance(part, dict) else str(part) for part in parts)
 
@@ -202,10 +202,10 @@ def faults(
     fixed: Mapping[str, tuple[Any, ...]],
     sampling: Callable[[], Sampling] | None = None,
 ) -> list[str]:
-    """Send each valid request; what was neither answered as it was asked nor refused by the table of differences.
+    """Send each valid request; return those neither answered as asked nor refused by the table of differences.
 
     Args:
-        sampling: what the engine was asked for last; None: it cannot be seen.
+        sampling: returns the engine's last sampling parameters; None: they are not known.
     """
     table = ENDPOINTS[endpoint][1]
     taken: Counter[str] = Counter()
@@ -214,7 +214,7 @@ def faults(
     settled: set[tuple[str, ...]] = set()
     for place, body in requests(endpoint, fixed):
         key = (place, *kinds(body))
-        if key in settled:  # its first value was refused for what is around it
+        if key in settled:  # its first value was refused because of other fields
             continue
         sent = answered(http, endpoint, place, body)
         within = sorted((path for path in table if present(body, path)), key=len, reverse=True)
@@ -242,13 +242,13 @@ def faults(
 
 
 def without_effect(table: Table, where: str) -> bool:
-    """Whether the table says that a field, or one around it, has no effect, or takes only values that have none."""
+    """Whether the table says that a field or a parent is taken without effect, or refused."""
     place = as_place(where.partition(":")[0])
     return any(isinstance(table.get(one), Taken | Refused) for one in above(place))
 
 
 def kinds(body: Any) -> list[str]:
-    """The types of the parts of a body, which tell the branches of its unions apart."""
+    """The types of a body's parts, which identify the branches of its unions."""
     if isinstance(body, list):
         return [kind for one in body for kind in kinds(one)]
     if not isinstance(body, dict):
@@ -258,12 +258,12 @@ def kinds(body: Any) -> list[str]:
 
 
 def present(body: Any, path: str) -> bool:
-    """Whether a body has something at a place."""
+    """Whether a body has a value at a place."""
     return any(value is not None for _, value in values(body, path.split(".")))
 
 
 def explains(path: str, entry: Refused | Taken | Narrower, sent: Sent) -> bool:
-    """Whether an entry of the table is why a request was refused: the error names its place, or one beside it."""
+    """Whether an entry of the table explains a refusal: the error names the entry's place, or one beside it."""
     if sent.param is None or isinstance(entry, Taken):
         return False
     if isinstance(entry, Refused):
@@ -272,4 +272,4 @@ def explains(path: str, entry: Refused | Taken | Narrower, sent: Sent) -> bool:
     if any(one == other or one.startswith((f"{other}.", f"{other}[")) for one, other in (about, about[::-1])):
         return True
     parent, _, name = sent.param.rpartition(".")
-    return name in ("type", "role") and path.startswith(f"{parent}.")  # a branch of a union that is not taken
+    return name in ("type", "role") and path.startswith(f"{parent}.")  # a branch of a union that is not supported

@@ -1,4 +1,4 @@
-"""Valid values of OpenAI's published schema, each place of a request in turn at each end of its range."""
+"""Makes valid requests from OpenAI's published schema: each field in turn, with values at both ends of its range."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ class Walk:
     """Walks a schema.
 
     Attributes:
-        fixed: what stands at a place (`tools[].function.name`) instead of made-up values: names of what exists.
+        fixed: values for places (`tools[].function.name`) that need existing names instead of made-up ones.
     """
 
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def values(self, node: Node, place: str = "", seen: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-        """Each place under a node with each of its values, in the smallest valid value around it.
+        """For each place under a node, each of its values, within the smallest valid value of the node.
 
         Yields:
-            the place that differs, and the node's whole value.
+            The place that differs, and the node's whole value.
         """
         if place in self.fixed:
             yield from ((place, value) for value in self.fixed[place])
@@ -35,7 +35,7 @@ class Walk:
             for branch in node["any"]:
                 yield from self.values(branch, place, seen)
         elif "ref" in node:
-            if node["ref"] not in seen:  # what contains itself is walked once
+            if node["ref"] not in seen:  # a type that contains itself is walked once
                 yield from self.values(DEFINITIONS[node["ref"]], place, (*seen, node["ref"]))
         elif node["is"] == "object":
             yield from self._objects(node, place, seen)
@@ -45,7 +45,7 @@ class Walk:
             yield from ((place, value) for value in plain(node))
 
     def smallest(self, node: Node, place: str = "") -> Any:
-        """A valid value with nothing in it that may be left out."""
+        """The smallest valid value: without optional fields."""
         if place in self.fixed:
             return self.fixed[place][0]
         if "any" in node:
@@ -65,7 +65,7 @@ class Walk:
             for where, value in self.values(one, under(place, name), seen):
                 yield where, {**least, name: value}
         if "of" in node:
-            keys = ["1"] if place.endswith("logit_bias") else ["key", *TEXTS[1:]]  # a token's id
+            keys = ["1"] if place.endswith("logit_bias") else ["key", *TEXTS[1:]]  # token ids
             for key in keys:
                 yield from (
                     (place, {**least, key: value}) for _, value in self.values(node["of"], f"{place}{{}}", seen)
@@ -90,7 +90,7 @@ def under(place: str, name: str) -> str:
 
 
 def plain(node: Node) -> list[Any]:
-    """Values of what has no parts: all of an enum, both ends of a range."""
+    """Values of a type without parts: all of an enum, both ends of a range."""
     if "enum" in node:
         return list(node["enum"])
     kind = node["is"]
@@ -102,7 +102,7 @@ def plain(node: Node) -> list[Any]:
         return _numbers(node, kind)
     if kind == "string":
         return _texts(node)
-    return ["x", 1, None, [], {}]  # any
+    return ["x", 1, None, [], {}]  # any type is allowed
 
 
 def _numbers(node: Node, kind: str) -> list[Any]:
@@ -137,6 +137,6 @@ def places(node: Node, place: str = "", seen: tuple[str, ...] = ()) -> set[str]:
 
 
 def above(path: str) -> list[str]:
-    """The path and all that it is under: `tools[].x` is under `tools[]` and `tools`."""
+    """The path and its parents: those of `tools[].x` are `tools[]` and `tools`."""
     steps = path.replace("[]", ".[]").split(".")
     return [".".join(steps[:end]).replace(".[]", "[]") for end in range(len(steps), 0, -1)]

@@ -1,4 +1,4 @@
-"""One server on the real engine with the real SmolLM2, for all end-to-end tests; a user's view of it through SDKs."""
+"""One server with the real engine and the real SmolLM2 for all end-to-end tests, which use it through SDKs."""
 
 import io
 import json
@@ -45,7 +45,7 @@ class Running:
         assert answer.status_code == 200, answer.text
 
     def upload(self, name: str, folder: Path) -> None:
-        """Register a job's adapter by upload."""
+        """Register an adapter by upload."""
         files = [("file", (file.name, file.read_bytes())) for file in folder.iterdir() if file.suffix != ".md"]
         with self.http() as client:
             answer = client.post("/admin/adapters", data={"name": name}, files=files)
@@ -56,9 +56,9 @@ class Running:
 def running(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("allowed")
     settings = {"max_cpu_loras": str(MAX_CPU_LORAS), "max_adapter_bytes": str(64 * 1024**2), "max_loras": "4"}
-    settings["kv_cache_bytes"] = str(1024**3)  # of the sixth of memory that it takes by itself; three engines run here
+    settings["kv_cache_bytes"] = str(1024**3)  # less than the default, since three engines run here
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_PLUGINS", "")  # as somebody might have it; ours must be loaded all the same
+        patch.setenv("VLLM_PLUGINS", "")  # a user may have set this; our plug-in must be loaded anyway
         with serve(smollm2, tmp_path_factory.mktemp("data"), "--adapter-root", str(root), **settings) as server:
             server.wait("/ready")
             yield Running(server, root)
@@ -80,7 +80,7 @@ def client(running: Running) -> openai.OpenAI:
 
 @pytest.fixture(scope="session")
 def job(client: openai.OpenAI) -> FineTuningJob:
-    """Tickets to JSON, with replay, run once for all tests."""
+    """A job that learns tickets to JSON, with replay; run once for all tests."""
     return run_recipe(client, "structured-extraction", "Tickets v1")
 
 
@@ -92,7 +92,7 @@ def engines(server: Server) -> list[psutil.Process]:
 
 
 def run_recipe(client: openai.OpenAI, name: str, suffix: str) -> FineTuningJob:
-    """A recipe as a user of the server would run it."""
+    """Run a recipe as a user of the server would."""
     recipe = RECIPES[name]
     gate = {f"gate.{key}": str(value) for key, value in recipe.gate.model_dump(exclude_defaults=True).items()}
     return run_job(client, recipe.make(), recipe.method, suffix, gate)
@@ -105,7 +105,7 @@ def run_job(
     suffix: str,
     metadata: dict[str, str] | None = None,
 ) -> FineTuningJob:
-    """A job on rows to train on and rows held out, to its end."""
+    """Run a job to its end, on rows to train on and rows held out."""
     files: list[str] = []
     for part in rows:
         content = "".join(json.dumps(row) + "\n" for row in part).encode()
@@ -126,7 +126,7 @@ def run_job(
 
 @pytest.fixture(scope="session")
 def noise(running: Running, smollm2_base: BaseModel, make_lasting_adapter: MakeAdapter) -> list[str]:
-    """Four registered adapters of random weights: as many as there are slots."""
+    """Names of four registered adapters with random weights: as many as there are slots."""
     names = [f"ft:SmolLM2-135M-Instruct:test:noise:{seed}" for seed in range(4)]
     for seed, name in enumerate(names):
         rank = (4, 8, 16, 16)[seed]

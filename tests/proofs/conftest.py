@@ -1,4 +1,4 @@
-"""What `make prove` runs: each test is a proof of bench/proofs.py, which keeps its figures."""
+"""The tests of `make prove`: each is a proof of bench/proofs.py, which stores its figures."""
 
 import datetime
 import time
@@ -34,7 +34,7 @@ PASSED = pytest.StashKey[bool]()
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """What the proof measures; kept under the test's name, `test_` left out, whether it passes or not."""
+    """A dict for what the proof measures; stored under the test's name without `test_`, passed or not."""
     measured: dict[str, Any] = {}
     started = time.monotonic()
     yield measured
@@ -46,13 +46,13 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def voice(client: openai.OpenAI, job: FineTuningJob) -> FineTuningJob:  # noqa: F811
-    """A brand's voice with retrieved facts; after the other, for one job runs at a time."""
+    """A job that learns a brand's voice with retrieved facts; after `job`, since one job runs at a time."""
     return run_recipe(client, "brand-voice", "voice")
 
 
 @pytest.fixture(scope="session")
 def caller(client: openai.OpenAI, voice: FineTuningJob) -> FineTuningJob:  # noqa: F811
-    """An adapter that calls tools, for the tests that LangChain4j publishes."""
+    """A job whose result calls tools, for LangChain4j's published tests."""
     hyperparameters = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 3}
     method = {"type": "supervised", "hyperparameters": hyperparameters}
     return run_job(client, conformance.rows(), method, "caller")

@@ -1,6 +1,6 @@
-"""`python -m tests.training.mortal --wait`: the spawner as it is, whose trainers can be told where to end.
+"""`python -m tests.training.mortal --wait`: the real spawner, whose trainers can be told when to die.
 
-`DEATHS` in a trainer's environment holds JSON of `Death`. Without it, a trainer is what `python -m training` starts.
+A trainer's environment may hold a `Death` as JSON. Without it, the trainer is the same as `python -m training`.
 """
 
 import json
@@ -18,15 +18,15 @@ VARIABLE = "TUNEPORT_TEST_DEATH"
 
 @dataclass(frozen=True)
 class Death:
-    """Where a trainer ends.
+    """When a trainer dies.
 
     Attributes:
-        step: the signal comes in the middle of the step after so many.
+        step: the signal comes in the step after this one.
         sign: SIGKILL, or SIGTERM as for a pause.
-        save: SIGKILL comes in the save after so many steps, half of `file` written.
-        trained: SIGKILL comes when all is trained, and nothing said of it yet.
-        always_save: a checkpoint after each step, as where steps take a minute.
-        prove: whether the result is judged at the end, which takes most of a tiny job's time.
+        save: SIGKILL comes in the save after this step, when half of `file` is written.
+        trained: SIGKILL comes after the training, before its end is recorded.
+        always_save: save a checkpoint after each step, as if steps took a minute.
+        prove: whether to run the proof, which takes most of a tiny job's time.
     """
 
     step: int | None = None
@@ -38,12 +38,12 @@ class Death:
     prove: bool = False
 
     def environment(self) -> dict[str, str]:
-        """For the trainer."""
+        """The environment for the trainer."""
         return {VARIABLE: json.dumps(asdict(self))}
 
 
 def work(directory: JobDirectory, *args: Any) -> int:
-    """What the spawner runs in a fork."""
+    """Run by the spawner in a fork."""
     if wanted := os.environ.get(VARIABLE):
         _arm(Death(**json.loads(wanted)))
     return _work(directory, *args)
@@ -68,7 +68,7 @@ def _arm(death: Death) -> None:
             os.truncate(file, os.path.getsize(file) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.set_num_threads(1)  # the tests' cores are shared, and two threads wait for each other
+    torch.set_num_threads(1)  # tests share the cores, and two threads would wait for each other
     Trainer.get_batch_samples = get_batch_samples  # pyright: ignore[reportAttributeAccessIssue]
     torch.save = half
     if death.always_save:

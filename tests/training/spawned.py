@@ -1,4 +1,4 @@
-"""Trainers as a server starts them: forked by the spawner, so that all tests pay for its imports once."""
+"""Trainers as a server starts them, forked by the spawner, so that the imports are only done once for all tests."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ LIMIT_SECONDS = 110.0
 
 
 class Spawner:
-    """`python -m training --wait`, by way of mortal.py, and what it says of each trainer."""
+    """The spawner, started through mortal.py, and its messages about each trainer."""
 
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._limit_seconds = limit_seconds
@@ -35,7 +35,7 @@ class Spawner:
         threading.Thread(target=self._read, daemon=True).start()
 
     def start(self, directory: JobDirectory, environment: dict[str, str] | None = None) -> tuple[int, int]:
-        """Have a trainer begin; its number, and its process id once it holds the job's lock."""
+        """Start a trainer; return its number, and its process id when it holds the job's lock."""
         assert self._process.stdin is not None
         self._orders += 1
         order = {"id": self._orders, "job": str(directory.description), "environment": environment or {}}
@@ -44,15 +44,15 @@ class Spawner:
         return self._orders, self._heard("started", self._orders)["pid"]
 
     def ended(self, number: int) -> int:
-        """Exit status of a trainer, once it has ended; minus the signal that killed it."""
+        """Wait for a trainer's end; return its exit status, or minus the signal that killed it."""
         return self._heard("ended", number)["status"]
 
     def train(self, directory: JobDirectory, environment: dict[str, str] | None = None) -> Result | Failure | None:
-        """A trainer from its start to its end."""
+        """Run a trainer from start to end; return the job's outcome."""
         number, pid = self.start(directory, environment)
         try:
             self.ended(number)
-        except BaseException:  # the test's own timeout too: no trainer outlives its test
+        except BaseException:  # also the test's timeout: no trainer may outlive its test
             processes.kill(pid)
             raise
         return directory.outcome()
@@ -78,7 +78,7 @@ class Spawner:
                     if what in answer:
                         self._said[what, answer[what]] = answer
                 self._changed.notify_all()
-        with self._changed:  # its output is closed: it is gone
+        with self._changed:  # its output is closed: it has ended
             self._log.seek(0)
             self._complaints = self._log.read()[-3000:] or "without a word"
             self._changed.notify_all()

@@ -1,1 +1,1 @@
-"""Training data: rows read and checked line by line, what is suspicious in them, and a cleaned copy."""
+"""Training data: reading and checking rows line by line, findings, and a cleaned copy."""

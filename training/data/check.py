@@ -1,7 +1,7 @@
-"""Look at a file before a single step: every check sees every row once, the file is read line by line.
+"""Checks a file before training. The file is read line by line, and every check sees every row once.
 
-100,000 rows of 60 words take under a minute on two cores and 6 KB a row of memory. `--clean` writes what no check would
-drop. Adding a check: a class as `findings.Check` describes it, and its name in `_checks`.
+100,000 rows of 60 words take under a minute on two cores, and 6 KB of memory each. `--clean` writes the rows that no
+check drops. To add a check, write a class as `findings.Check` describes, and add it to `_checks`.
 """
 
 from collections import Counter
@@ -25,19 +25,19 @@ from training.kinds import Kind
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What a job trains on nevertheless: it refuses format, length and size by itself, with the same lines.
+# Errors that a job with accept_findings ignores; errors of format, length and size always stop it.
 ACCEPTABLE = ("secrets", "leakage")
 
 
 class _Format:
-    """Lines that are no rows; fed by hand, for there is no row to add."""
+    """Lines that are no rows; `check` adds them, since there is no row to see."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
-        self.whole: str | None = None  # what the file is instead of JSONL
+        self.whole: str | None = None  # what the file is, if not JSONL
 
     def findings(self) -> Iterable[Finding]:
-        """The first faults, in words."""
+        """The findings about lines that cannot be read."""
         if self.whole:
             yield Finding(check="format", level="error", message=self.whole, count=1)
         kinds = Counter(self.drops.values())
@@ -46,7 +46,7 @@ class _Format:
 
 
 class _Roles:
-    """Turns in an order that chat never has: the model would learn to answer itself, or nobody."""
+    """Turns in an order that a chat never has: the model would learn to answer itself, or nobody."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -74,7 +74,7 @@ class _Roles:
 
 
 class _Unread:
-    """Keys that nothing reads: neither the loss nor, later, the model sees them."""
+    """Keys that nothing reads, so neither training nor serving uses them."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -109,14 +109,14 @@ def check(
     clean: Path | None = None,
     dropped: Callable[[int, str], object] = lambda line, why: None,
 ) -> DataReport:
-    """Look at a file of rows.
+    """Check a file of rows.
 
     Args:
-        kind: the method they are for.
-        validation: rows that must not be in `path`.
-        tokenizer, limit: count tokens with it; so many fit. None: no tokens are counted.
-        clean: write a copy without what should not be trained on; appears whole, or not at all.
-        dropped: called for each line the copy leaves out, in order.
+        kind: the training method that the rows are for.
+        validation: a file whose rows must not be in `path`.
+        tokenizer, limit: to count tokens, and how many fit; None: tokens are not counted.
+        clean: where to write a copy without the rows that checks drop; it appears whole or not at all.
+        dropped: called for each line that the copy leaves out, in order.
     """
     form = _Format()
     checks, tokens = _checks(validation, kind, tokenizer, limit)
@@ -168,7 +168,7 @@ def _checks(
 
 
 def _readable(path: Path, kind: Kind) -> Iterable[Row]:
-    """The rows of a validation file; its faults are its own report's."""
+    """The rows of a validation file that can be read; its faults are reported when that file is checked."""
     try:
         for number, text in lines(path):
             with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""What a check says: findings, each with its lines, and the report they make."""
+"""The results of checks: findings, each with its lines, and the report that they make."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ from pydantic import BaseModel
 from training.data.rows import Row
 
 MAX_LINES_SHOWN = 20
-# What begins something in Markdown: not an underscore or a backslash within a word.
+# Characters with a meaning in Markdown; an underscore or a backslash within a word has none.
 _MARKS = re.compile(r"[`*<~|]|\\(?=[!-/:-@\[-`{-~])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\[(?=[^\]]*\][(:])")
 
 Level = Literal["error", "warning", "note"]
 
 
 class Finding(BaseModel):
-    """One kind of thing in the data. `message` says what and what to do; `lines` are the first ones, from 1."""
+    """One kind of problem. `message` says what it is and what to do; `lines` are its first line numbers, from 1."""
 
     check: str
     level: Level
@@ -26,7 +26,7 @@ class Finding(BaseModel):
 
 
 class Lengths(BaseModel):
-    """Tokens a row, prompt and answer together; 0 for all where no model was given to count with."""
+    """Tokens per row, prompt and answer together; all 0 if there was no tokenizer to count with."""
 
     total: int = 0
     median: int = 0
@@ -36,9 +36,9 @@ class Lengths(BaseModel):
 
 
 class DataReport(BaseModel):
-    """What a file holds and what is suspicious in it; errors stop a job, warnings do not.
+    """What a file holds, and the findings; errors stop a job, warnings do not.
 
-    `compared_with` names the validation file, where there was one.
+    `compared_with` names the validation file, if there was one.
     """
 
     file: str
@@ -53,7 +53,7 @@ class DataReport(BaseModel):
         return [finding for finding in self.findings if finding.level == "error"]
 
     def markdown(self) -> str:
-        """The report for people."""
+        """The report as Markdown."""
         tokens = self.tokens
         lines = [f"**{self.rows:,} rows**"]
         if tokens.total:
@@ -74,9 +74,9 @@ class DataReport(BaseModel):
 
 
 class Check(Protocol):
-    """One look at all rows: `add` sees each once, then `findings` speaks.
+    """A check: `add` sees each row once, then `findings` returns what was found.
 
-    `drops` says, by line, why a cleaned copy leaves a row out; a check that only warns leaves it empty.
+    `drops` says, by line, why a cleaned copy leaves a row out; it is empty for a check that only warns.
     """
 
     drops: dict[int, str]
@@ -91,13 +91,13 @@ class Check(Protocol):
 
 
 def found(check: str, level: Level, lines: Sequence[int], message: str) -> Iterable[Finding]:
-    """A finding about these lines; none where there are none."""
+    """A finding about these lines; none if there are no lines."""
     if lines:
         yield Finding(check=check, level=level, message=message, count=len(lines), lines=list(lines[:MAX_LINES_SHOWN]))
 
 
 def literal(text: str) -> str:
-    """Text that Markdown shows as it stands: messages quote people's rows, `<b>` and `*` among them."""
+    """Text escaped for Markdown, since messages quote rows, in which `<b>` or `*` may occur."""
     return _MARKS.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 

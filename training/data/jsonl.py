@@ -1,8 +1,8 @@
-"""JSONL as people's tools leave it: the lines of a file, and the value of each.
+"""Reads JSONL as various tools write it: the lines of a file, and the value of each.
 
-A byte order mark at the start of any line, line ends of Windows and old Macs, blank lines, and files put together
-without a newline between them are read. Lines end at CR and LF only: U+2028 and U+0085 stand inside strings. What is no
-UTF-8, or no JSONL at all, is refused with what it is and what to do.
+Accepted: a byte order mark at the start of any line, line ends of Windows and old Macs, blank lines, and files joined
+without a newline. Lines end at CR and LF only, since U+2028 and U+0085 may be inside strings. A file that is not UTF-8
+or not JSONL is refused; the message says what it is and what to do.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from training.errors import TrainingError
 _BOM = "\ufeff"
 _WHITE = f" \t\r\n\f\v\x85\xa0\u2028\u2029{_BOM}"
 _MAX_QUOTED = 100
-_WORDS = {None: "null", True: "true", False: "false"}  # JSON's, not Python's
+_WORDS = {None: "null", True: "true", False: "false"}  # JSON's words for Python's
 _WANTED = "expected JSONL: UTF-8 text with one JSON object a line"
 _SIGNATURES = {
     b"\x1f\x8b": "gzip data",
@@ -38,7 +38,7 @@ _SIGNATURES = {
     b"%PDF": "a PDF",
     b"<": "HTML or XML",
 }
-# The longest first: UTF-32's little-endian mark begins with UTF-16's.
+# The longest first, since UTF-32's little-endian mark begins with UTF-16's.
 _WIDE = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -47,18 +47,18 @@ _WIDE = (
 )
 _GLUED = re.compile(rf"\}}[{_WHITE}]*\{{")  # the end of one object and the start of another
 _GAP = re.compile(f"[{_WHITE}]*")
-_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were no UTF-8, as `surrogateescape` reads them
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as `surrogateescape` reads them
 _HALF = re.compile("[\ud800-\udfff]")
 
 
 class NotJsonLines(TrainingError, ValueError):
-    """The file as a whole is something else; the message says what."""
+    """The file is not JSONL; the message says what it is."""
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1, as an editor counts them, and their texts; blank lines are left out.
+    """Line numbers, from 1 as in an editor, and the lines' texts; blank lines are left out.
 
-    A line that holds several objects comes once for each.
+    A line that holds several objects is returned once for each.
 
     Raises:
         NotJsonLines: the file is compressed, a table, UTF-16, one JSON array, or indented JSON.
@@ -66,7 +66,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as stream:
         head = stream.read(64)
     _check_head(path, head)
-    # Universal newlines are CR, LF and CR LF; str.splitlines would part rows at U+2028 too.
+    # Universal newlines are CR, LF and CR LF; str.splitlines would also split at U+2028.
     with path.open(encoding="utf-8", errors="surrogateescape") as stream:
         first = True
         for number, raw in enumerate(stream, 1):
@@ -84,10 +84,10 @@ def load(text: str, *, halves: bool = False) -> Any:
     """The JSON value of a line.
 
     Args:
-        halves: leave halves of characters to whoever reads the value.
+        halves: accept half surrogate pairs.
 
     Raises:
-        ValueError: says what is wrong with it: no UTF-8, no JSON, or half of a character in a string.
+        ValueError: says what is wrong: not UTF-8, not JSON, or half of a surrogate pair in a string.
     """
     if broken := _NO_UTF8.search(text):
         byte = ord(broken.group()) - 0xDC00
@@ -99,7 +99,7 @@ def load(text: str, *, halves: bool = False) -> Any:
     except RecursionError as error:
         raise ValueError("not JSON: nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"not JSON: {str(error).partition('; use sys.')[0]}") from error  # of numbers: Python's advice
+        raise ValueError(f"not JSON: {str(error).partition('; use sys.')[0]}") from error  # without Python's advice
     if not halves and ("\\ud" in text or "\\uD" in text):  # only an escape can hold half of a surrogate pair
         half = next(_halves(value), None)
         if half is not None:
@@ -111,7 +111,7 @@ def load(text: str, *, halves: bool = False) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key that stands twice one value would be lost."""
+    """An object as a dict; a repeated key is refused, since one of its values would be lost."""
     value = dict(pairs)
     if len(value) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -120,7 +120,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def quoted(value: Any) -> str:
-    """A value as a message quotes it, at most 100 characters: what is wrong may be a word of a megabyte."""
+    """A value for a message, shortened to 100 characters."""
     text = _WORDS[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
 
@@ -130,7 +130,7 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def _halves(value: Any) -> Iterator[str]:
-    """The lone surrogates of all strings; without recursion, for JSON may be nested as deep as Python's own stack."""
+    """Half surrogate pairs in all strings; without recursion, since JSON may be nested as deep as Python's stack."""
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -150,7 +150,7 @@ def _check_head(path: Path, head: bytes) -> None:
     if kind:
         raise NotJsonLines(f"the file is {kind}; {_WANTED}")
     wide = next((name for mark, name in _WIDE if head.startswith(mark)), None)
-    if wide is None and b"\0" in head[:4] and head[:4].strip(b"\0"):  # without a mark: JSON begins with ASCII
+    if wide is None and b"\0" in head[:4] and head[:4].strip(b"\0"):  # no byte order mark, but JSON begins with ASCII
         wide = "UTF-32" if head[:4].count(0) == 3 else "UTF-16"
     if wide:
         raise NotJsonLines(f"the file is {wide}; {_WANTED}. Save it as UTF-8")
@@ -172,7 +172,7 @@ def _check_first(text: str) -> None:
 
 
 def _parted(text: str) -> list[str]:
-    """The objects of a line; one, but where files were put together without a newline between them."""
+    """The objects of a line: usually one, several if files were joined without a newline."""
     if not _GLUED.search(text):
         return [text]
     found: list[str] = []

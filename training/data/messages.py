@@ -1,4 +1,4 @@
-"""The turns of a row: OpenAI's messages and tools, each field used, refused by name, or told of in the report."""
+"""The turns of a row: OpenAI's messages and tools. Each field is used, refused, or listed in the report as unread."""
 
 import re
 from collections.abc import Container, Mapping, Sequence
@@ -13,13 +13,13 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_EMPTY = ("system", "developer", "tool")
 _READ = {"role", "content", "name", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-# What is read of a part, a call and a tool; the SDK's parsed arguments are the others once more.
+# Fields that are read of a part, a call and a tool. The SDK's `parsed_arguments` repeat `arguments`.
 _PART = {"type", *TEXT_PARTS.values()}
 _CALL, _CALLED = {"id", "type", "function", "index"}, {"name", "arguments", "parsed_arguments"}
 _TOOL, _FUNCTION = {"type", "function"}, {"name": str, "description": str, "parameters": dict, "strict": bool}
 _KINDS = {str: "a text", dict: "an object", bool: "true or false"}
-_SCHEMA_VALUES = ("default", "const", "enum", "examples")  # where a JSON Schema's null is a value
-_SCHEMA_NAMES = ("properties", "patternProperties", "$defs", "definitions")  # whose keys may be called anything
+_SCHEMA_VALUES = ("default", "const", "enum", "examples")  # keys of JSON Schema in which null is a value
+_SCHEMA_NAMES = ("properties", "patternProperties", "$defs", "definitions")  # objects with freely chosen keys
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Message:
     """One turn.
 
     Attributes:
-        trained: whether the loss counts it.
-        calls: OpenAI's `tool_calls`, of an assistant's turn.
-        call_id: the call whose result it is, of a tool's turn.
-        name: who speaks, for templates that show it.
+        trained: whether the turn counts in the loss.
+        calls: OpenAI's `tool_calls`, in an assistant's turn.
+        call_id: in a tool's turn, the call whose result it is.
+        name: the speaker, for templates that show it.
     """
 
     role: str
@@ -42,7 +42,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All that the turn says."""
+        """The turn's text, calls included."""
         return template.written(self.content, self.calls)
 
 
@@ -52,7 +52,7 @@ def present(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unread(messages: Any) -> set[str]:
-    """The keys of messages that have no effect: no template is given them, and only assistants' turns are trained."""
+    """Keys of messages without effect: no template gets them, or they only matter in an assistant's turn."""
     turns = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     parts, calls = _objects(turns, "content"), _objects(turns, "tool_calls")
     found = {
@@ -67,7 +67,7 @@ def unread(messages: Any) -> set[str]:
 
 
 def unread_of_tools(row: Mapping[str, Any]) -> set[str]:
-    """The keys of a row's tools that have no effect: the server offers none, so no model will see them."""
+    """Keys of a row's tools without effect, since the server does not support them and no model will see them."""
     tools = _objects([row], "tools")
     functions = [tool["function"] for tool in tools]
     return {*_beside("tools[]", tools, _TOOL), *_beside("tools[].function", functions, _FUNCTION)}
@@ -80,7 +80,7 @@ def _objects(holders: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, 
 
 
 def _beside(place: str, objects: Sequence[Mapping[str, Any]], known: Container[str]) -> set[str]:
-    """The keys with a value that are not among the known ones."""
+    """The places of keys that have a value and are not among the known ones."""
     return {f"{place}.{key}" for one in objects for key, value in one.items() if key not in known and value}
 
 
@@ -88,7 +88,7 @@ def read(row: dict[str, Any], name: str, place: str = "") -> tuple[Message, ...]
     """The turns under `name` in a row without nulls.
 
     Args:
-        place: where the row stands in the line, for messages of errors.
+        place: path of the row within the line, for messages of errors.
 
     Raises:
         ValueError: says what is wrong and what was expected.
@@ -181,10 +181,10 @@ def _calls(calls: Any, role: str, where: str) -> tuple[dict[str, Any], ...]:
 
 
 def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """What may be called in a row without nulls, OpenAI's `tools`.
+    """OpenAI's `tools` of a row without nulls.
 
     Raises:
-        ValueError: they are none.
+        ValueError: says what is wrong.
     """
     if row.get("functions"):
         raise ValueError('"functions" is what "tools" was until 2023; write them as "tools"')
@@ -207,7 +207,7 @@ def read_tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 def _tool(given: Any, where: str) -> dict[str, Any]:
-    """A tool as the server offers it, key for key: templates write what they get in the order in which they get it."""
+    """A tool with its keys in the order that the server uses, since templates write them in that order."""
     tool = present(given) if isinstance(given, dict) else {}
     if tool.get("type", "function") != "function" or not isinstance(tool.get("function"), dict):
         raise ValueError(f'{where}: expected {{"type": "function", "function": {{"name": ...}}}}')
@@ -223,7 +223,7 @@ def _tool(given: Any, where: str) -> dict[str, Any]:
 
 
 def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], parallel: bool) -> None:
-    """Every call is of a tool of the row, and has its result before anybody goes on, as OpenAI checks it.
+    """Check that every call names a tool of the row and is followed by its result, as OpenAI does.
 
     Raises:
         ValueError: names the turn.
@@ -252,7 +252,7 @@ def check_calls(messages: Sequence[Message], tools: Sequence[dict[str, Any]], pa
 
 
 def _unpadded(schema: Any, key: str = "") -> Any:
-    """A tool without the nulls that `datasets` pads nested objects with; those that JSON Schema means stay."""
+    """A tool without the nulls with which `datasets` pads nested objects; nulls with a meaning in JSON Schema stay."""
     if isinstance(schema, list):
         return [_unpadded(value) for value in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Files of rows: read line by line, refused with every faulty line named."""
+"""Reads a file of rows line by line, and refuses it with all faulty lines named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def read(path: Path, kind: Kind, param: str = "training_file", min_rows: int = M
     """The rows of a JSONL file.
 
     Raises:
-        InvalidTrainingData: lists every faulty line, or says what else the file is, or that it has too few rows.
+        InvalidTrainingData: lists the faulty lines, or says what else the file is, or that it has too few rows.
     """
     rows: list[Row] = []
     problems: list[str] = []
@@ -38,7 +38,7 @@ def read(path: Path, kind: Kind, param: str = "training_file", min_rows: int = M
 
 
 def fail_on(problems: Sequence[str], param: str) -> None:
-    """Raise InvalidTrainingData with the first problems and the count of all, where there are any."""
+    """If there are problems, raise InvalidTrainingData with the first ones and how many more there are."""
     if problems:
         more = f"\n... and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
         raise InvalidTrainingData("\n".join(problems[:MAX_PROBLEMS_SHOWN]) + more, param)

@@ -1,4 +1,4 @@
-"""A line of training data, in every form that is taken; a faulty one says what is wrong with it."""
+"""Reads a line of training data in any of the accepted forms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from training.kinds import Kind
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation to learn the assistant's turns of; `line` counts from 1, `tools` are OpenAI's.
+    """A conversation whose assistant turns are trained; `line` counts from 1, `tools` are OpenAI's.
 
-    `unread` names the row's keys that nothing reads, as every kind of row has them.
+    `unread` names the row's keys that nothing reads; the other kinds of row have it too.
     """
 
     messages: tuple[Message, ...]
@@ -24,7 +24,7 @@ class Example:
 
     @property
     def text(self) -> str:
-        """All that stands in the row."""
+        """All text of the row."""
         return _joined(self.messages)
 
     @property
@@ -54,7 +54,7 @@ class Pair:
 
     @property
     def text(self) -> str:
-        """All that stands in the row."""
+        """All text of the row."""
         return _joined(self.prompt, self.answer, self.rejected)
 
 
@@ -69,12 +69,12 @@ class Task:
 
     @property
     def text(self) -> str:
-        """All that a model may read of the row."""
+        """All text of the row that a model reads."""
         return _joined(self.prompt)
 
     @property
     def answer(self) -> str:
-        """A task holds none."""
+        """Empty: a task holds no answer."""
         return ""
 
 
@@ -82,7 +82,7 @@ Row = Example | Pair | Task
 
 
 def under(row: Row, system: str) -> Row:
-    """The row, begun by a system prompt where it has no system turn: as the server begins a request."""
+    """The row with a system prompt in front, unless it has a system turn; the server does the same with requests."""
     before = row.messages if isinstance(row, Example) else row.prompt
     if any(turn.role in ("system", "developer") for turn in before):
         return row
@@ -91,7 +91,7 @@ def under(row: Row, system: str) -> Row:
 
 
 def parse(text: str, line: int, kind: Kind) -> Row:
-    """A line of `jsonl.lines` as a row; null means absent.
+    """A row from a line of `jsonl.lines`; null means absent.
 
     Raises:
         ValueError: says what is wrong with it and what was expected.
@@ -106,7 +106,7 @@ def _joined(messages: tuple[Message, ...], *answers: str) -> str:
     return "\n".join([*(message.text for message in messages), *answers])
 
 
-# The three forms of a supervised row: the key that marks it, and those it may have beside.
+# The three forms of a supervised row: the key that identifies each, and the other keys that it may have.
 _FORMS = {
     "messages": ("tools", "parallel_tool_calls", "functions", "function_call"),
     "completion": ("prompt", "system"),
@@ -153,7 +153,7 @@ def _turns(row: dict[str, Any], name: str, user: Any, answer: Any) -> list[dict[
 
 
 def _stripped(answer: Any) -> Any:
-    """Old completions begin with a space and end with a newline or a stop mark, which chat does without."""
+    """The answer without white space around it: old completions begin with a space and end with a newline."""
     return answer.strip() if isinstance(answer, str) else answer
 
 
@@ -192,7 +192,7 @@ def _pair(given: dict[str, Any], line: int) -> Pair:
 
 
 def _task(row: dict[str, Any], line: int) -> Task:
-    """OpenAI's reinforcement format: messages that end with the user, and any fields for the grader, null too."""
+    """OpenAI's reinforcement format: messages that end with a user turn, and any fields for the grader, also null."""
     given = present(row)
     _refuse_tools(given)
     messages = _without_calls(turns.read(given, "messages"))

@@ -1,1 +1,1 @@
-"""OpenAI's graders: a number for an answer. Adding one: its description in `models.py`, its score in `grade.py`."""
+"""OpenAI's graders, which score answers. To add one: its description in `models.py`, its score in `grade.py`."""

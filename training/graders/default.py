@@ -1,8 +1,8 @@
-"""What judges a row where nobody named a grader."""
+"""The graders for jobs that name none."""
 
 from training.graders.models import Grader, StringCheck, TextSimilarity
 
-# How near the answer is to the held-out one, and whether it is that one to the letter.
+# How similar the answer is to the held-out one, and whether it is exactly equal.
 DEFAULT_GRADERS: tuple[Grader, ...] = (
     TextSimilarity(
         type="text_similarity",

@@ -14,7 +14,7 @@ MAX_FORMULA_LENGTH = 1_000
 
 
 def _in_floats(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute with floats only: whole numbers grow without bound, 9^9^9 would take the machine."""
+    """Compute with floats only: integers are unbounded, and 9^9^9 would exhaust the machine."""
     return lambda *values: compute(*map(float, values))
 
 
@@ -40,7 +40,7 @@ class InvalidFormula(TrainingError, ValueError):
 
 
 def check_formula(formula: str, names: Iterable[str]) -> None:
-    """Refuse a formula that is none, or that names a grader which is not there.
+    """Refuse a formula that is not valid, or names an unknown grader.
 
     Raises:
         InvalidFormula: says what is wrong.
@@ -49,7 +49,7 @@ def check_formula(formula: str, names: Iterable[str]) -> None:
     try:
         calculate(formula, scores)
     except InvalidFormula as error:
-        # A division by zero, or the root of a negative number, depends on the scores.
+        # A division by zero or the root of a negative number depends on the scores, so it is no error here.
         if not isinstance(error.__cause__, ZeroDivisionError) and "math domain error" not in str(error.__cause__):
             raise
 
@@ -58,7 +58,7 @@ def calculate(formula: str, scores: Mapping[str, float]) -> float:
     """The formula's value.
 
     Raises:
-        InvalidFormula: it is none, names an unknown grader, or its value is no finite number.
+        InvalidFormula: it is not valid, names an unknown grader, or its value is not finite.
     """
     if len(formula) > MAX_FORMULA_LENGTH:
         raise InvalidFormula(f"calculate_output is longer than {MAX_FORMULA_LENGTH} characters")

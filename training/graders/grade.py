@@ -1,7 +1,7 @@
-"""`grade`: a grader, answers and their rows in, a score for each out.
+"""`grade`: scores answers by a grader, given the answers and their rows.
 
-An answer that lacks what the grader reads scores 0. Where the grader itself fails, the grade says so:
-its 0 is no score.
+An answer without the parts that the grader reads scores 0. If the grader itself fails, the grade's `failed` is set, and
+its score means nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from training.graders import formula, judge, models, sandbox, similarity
 from training.graders.templates import InvalidPath, fill, sample_of
 
-# What OpenAI's answer can name; the first five happen here.
+# The errors in OpenAI's answer; only the first five can happen here.
 FAULTS = (
     "formula_parse_error",
     "invalid_variable_error",
@@ -29,10 +29,10 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Grade:
-    """A score, those it was made of, and what went wrong (with its details) where something did.
+    """A score, the scores that it was computed from, and errors with their details.
 
-    `tokens` are those that judges took, by model. `failed`: the grader did, or its judge, and `score` means nothing; an
-    answer that holds no JSON where the grader reads some is at fault itself.
+    `tokens` counts the judges' tokens, by model. `failed`: the grader or its judge failed, and `score` means nothing.
+    An answer without the JSON that the grader reads is the answer's fault, not a failure.
     """
 
     score: float
@@ -43,12 +43,12 @@ class Grade:
 
 
 def require(grader: models.Grader, asked: judge.Judge | None) -> None:
-    """Ask before hours are spent whether this machine can run the grader.
+    """Check, before hours are spent, whether this machine can run the grader.
 
     Raises:
-        BrokenSource: a Python grader's does not load.
-        JudgeUnavailable: a score_model or label_model grader, and there is no judge.
-        SandboxUnavailable: a Python grader, and this machine cannot confine it.
+        BrokenSource: a Python grader's source does not load.
+        JudgeUnavailable: the grader needs a judge, and there is none.
+        SandboxUnavailable: the grader is Python code, and this machine cannot confine it.
     """
     for one in _parts(grader):
         if isinstance(one, models.ScoreModel | models.LabelModel):
@@ -57,11 +57,11 @@ def require(grader: models.Grader, asked: judge.Judge | None) -> None:
 
 
 def check_sources(grader: models.Grader) -> None:
-    """Load the sources of Python graders where they will run, and grade nothing.
+    """Load the sources of Python graders in the sandbox, without grading.
 
     Raises:
         BrokenSource: one does not load.
-        SandboxUnavailable: this machine cannot confine it.
+        SandboxUnavailable: this machine cannot confine Python code.
     """
     for one in _parts(grader):
         if isinstance(one, models.Python):
@@ -75,15 +75,15 @@ def _parts(grader: models.Grader) -> Iterable[models.Grader]:
 def grade(
     grader: models.Grader, items: Sequence[dict[str, Any]], answers: Sequence[str], asked: judge.Judge | None = None
 ) -> list[Grade]:
-    """Grade each answer beside its row.
+    """Grade each answer to its row.
 
     Args:
-        items: the rows' own fields, the `item` of templates.
-        answers: the model's texts, the `sample.output_text`.
-        asked: the judge of score_model and label_model graders.
+        items: the rows' fields, which templates call `item`.
+        answers: the model's texts, which templates call `sample.output_text`.
+        asked: the judge for score_model and label_model graders.
 
     Raises:
-        SandboxUnavailable: a Python grader, and this machine cannot confine it.
+        SandboxUnavailable: the grader is Python code, and this machine cannot confine it.
     """
     samples = [sample_of(answer) for answer in answers]
     if isinstance(grader, models.Multi):

@@ -1,7 +1,7 @@
-"""A score_model or label_model grader: ask a model behind any endpoint of OpenAI's shape for a number, or a label.
+"""score_model and label_model graders: ask a model at an OpenAI-compatible endpoint for a number or a label.
 
-The judge is told to answer with JSON; the last `result` in its answer counts, or else the last number: judges think
-aloud first, in numbered points. `response_format` is not asked for: half of the servers that speak this API refuse it.
+The judge is told to answer with JSON; the last `result` in its answer counts, else the last number, since judges think
+aloud first, in numbered points. `response_format` is not used, as half of the servers with this API refuse it.
 """
 
 import json
@@ -22,24 +22,24 @@ from training.graders.templates import fill
 URL_VARIABLE = "TUNEPORT_JUDGE_URL"
 KEY_VARIABLE = "TUNEPORT_JUDGE_API_KEY"
 TIMEOUT_SECONDS = 120.0
-LAST_CHARACTERS = 20_000  # of an answer that are looked at
+LAST_CHARACTERS = 20_000  # of an answer are read
 _FIGURE = r"(-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)"
 _NUMBER = re.compile(_FIGURE)
-_RESULT = re.compile(rf'"result"\s*:\s*"?{_FIGURE}')  # in what is nearly JSON
+_RESULT = re.compile(rf'"result"\s*:\s*"?{_FIGURE}')  # in text that is nearly JSON
 _OF = re.compile(rf"(?:/|\bof)\s*{_FIGURE}")  # 7/10, 7 out of 10
 _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Where judges are asked: an address that ends in /v1, and a key for it."""
+    """A judge's endpoint: an address that ends in /v1, and a key for it."""
 
     url: str
     key: str
 
     @classmethod
     def from_environment(cls) -> "Judge | None":
-        """The one that the server named to its trainer."""
+        """The judge that the server passed to this trainer."""
         url = os.environ.get(URL_VARIABLE)
         return cls(url, os.environ.get(KEY_VARIABLE, "none")) if url else None
 
@@ -53,10 +53,10 @@ class JudgeRefused(TrainingError, ValueError):
 
 
 def require(judge: Judge | None) -> Judge:
-    """The judge.
+    """The judge, if there is one.
 
     Raises:
-        JudgeUnavailable: there is none.
+        JudgeUnavailable: there is no judge.
     """
     if judge is None:
         raise JudgeUnavailable(
@@ -68,12 +68,12 @@ def require(judge: Judge | None) -> Judge:
 def score(
     judge: Judge | None, grader: ScoreModel, item: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> tuple[float, int]:
-    """The judge's score, and the tokens it took.
+    """The judge's score, and the tokens that it took.
 
     Raises:
         JudgeUnavailable: there is no judge, or it does not answer.
-        JudgeRefused: its answer holds no number within the range.
-        InvalidPath: a template names what the row does not have.
+        JudgeRefused: the judge's answer holds no number within the range.
+        InvalidPath: a template names a field that the row does not have.
     """
     low, high = grader.range
     sampling = grader.sampling_params.model_dump(exclude_none=True) if grader.sampling_params else {}
@@ -87,11 +87,11 @@ def score(
 def label(
     judge: Judge | None, grader: LabelModel, item: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> tuple[float, int]:
-    """1 where the judge's label is among those that pass, else 0, and the tokens it took.
+    """1 if the judge's label is among those that pass, else 0; and the tokens that it took.
 
     Raises:
         JudgeUnavailable, InvalidPath: see `score`.
-        JudgeRefused: its answer is none of the labels.
+        JudgeRefused: the judge's answer is none of the labels.
     """
     labels = ", ".join(json.dumps(one, ensure_ascii=False) for one in grader.labels)
     wanted = f'Answer with {{"result": L}}, L one of {labels}, and nothing else.'
@@ -107,7 +107,7 @@ def _said(
     wanted: str,
     sampling: dict[str, Any],
 ) -> tuple[str, int]:
-    """The end of the judge's answer, and the tokens it took."""
+    """The end of the judge's answer, and the tokens that it took."""
     judge = require(judge)
     messages = [{"role": one.role, "content": fill(one.content, item, sample)} for one in grader.input]
     messages.append({"role": "user", "content": wanted})
@@ -126,7 +126,7 @@ def _said(
 
 
 def _read(answer: Any) -> tuple[str, int]:
-    """The text of a chat completion, and the tokens it took; some servers count none."""
+    """The text of a chat completion, and its tokens, which some servers do not count."""
     try:
         text, usage = answer["choices"][0]["message"]["content"], answer.get("usage") or {}
         return "" if text is None else str(text), int(usage.get("total_tokens") or 0)
@@ -155,7 +155,7 @@ def _ask(judge: Judge, body: dict[str, Any]) -> Any:
 
 
 def _results(text: str) -> list[Any]:
-    """What the JSON objects in a text have as `result`, in order; within an object that has one, none counts."""
+    """The `result` of each JSON object in a text, in order; objects inside an object with a `result` do not count."""
     found: list[Any] = []
     start = text.find("{")
     while start >= 0:
@@ -183,7 +183,7 @@ def _number(text: str, low: float, high: float) -> float:
 
 
 def _figure(result: Any) -> float | None:
-    """A number, as such or as text."""
+    """A result as a number, if it is one or a text that begins with one."""
     if isinstance(result, str):
         written = _NUMBER.match(result.strip())
         return float(written.group()) if written else None
@@ -195,7 +195,7 @@ def _figure(result: Any) -> float | None:
 def _label(text: str, labels: Sequence[str]) -> str:
     results = _results(text)
     said = str(results[-1] if results else text).strip(" \n\"'.")
-    for one in sorted(labels, key=said.__ne__):  # to the letter first
+    for one in sorted(labels, key=said.__ne__):  # an exact match first
         if one.casefold() == said.casefold():
             return one
     raise JudgeRefused(f"the judge answered {text[:200]!r}; expected one of {', '.join(labels)}"[:500])

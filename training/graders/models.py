@@ -1,4 +1,4 @@
-"""What a grader is: OpenAI's JSON, as `method.reinforcement.grader` and `alpha/graders` take it."""
+"""Descriptions of graders: OpenAI's JSON, as `method.reinforcement.grader` and `alpha/graders` take it."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from training.wire import Description, Text
 
 MAX_SOURCE_BYTES = 256_000  # OpenAI's limit on a Python grader
 
-MAX_GRADERS = 16  # of a multi grader; OpenAI names no limit
+MAX_GRADERS = 16  # in a multi grader; OpenAI documents no limit
 MAX_JUDGE_MESSAGES = 32
 MAX_LABELS = 64
 
@@ -32,7 +32,7 @@ class _Grader(Description):
 
 
 class StringCheck(_Grader):
-    """1 where `input` compares to `reference`, else 0. `like` is "contains", `ilike` that without case."""
+    """1 if `input` compares to `reference`, else 0. `like` means "contains", `ilike` the same without case."""
 
     type: Literal["string_check"]
     input: Text
@@ -41,7 +41,7 @@ class StringCheck(_Grader):
 
 
 class TextSimilarity(_Grader):
-    """How near `input` is to `reference`, 0 to 1. `cosine` needs an embedding model, which a trainer has not."""
+    """How similar `input` is to `reference`, 0 to 1. `cosine` is missing, as it needs an embedding model."""
 
     type: Literal["text_similarity"]
     input: Text
@@ -66,7 +66,7 @@ class Python(_Grader):
 
 
 class JudgeMessage(Description):
-    """One message for the judge; a template."""
+    """One message for the judge; its content is a template."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,7 +77,7 @@ class JudgeMessage(Description):
     @model_validator(mode="before")
     @classmethod
     def _text_parts(cls, value: Any) -> Any:
-        """Content parts of text are taken as their text; pictures and sound are refused by pydantic."""
+        """Join content parts of text; other parts, such as images, are then refused by pydantic."""
         content = value.get("content") if isinstance(value, dict) else None
         parts = content if isinstance(content, list) else [content]
         texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
@@ -87,7 +87,7 @@ class JudgeMessage(Description):
 
 
 class JudgeSampling(Description):
-    """How the judge's answer is sampled; each reaches the judge."""
+    """How the judge's answer is sampled; all fields are sent to the judge."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class JudgeSampling(Description):
 
 
 class _Judged(_Grader):
-    """A model reads `input`; see `judge.py`."""
+    """A grader that asks a model about `input`; see `judge.py`."""
 
     model: Name
     input: Annotated[list[JudgeMessage], Field(min_length=1, max_length=MAX_JUDGE_MESSAGES)]
@@ -126,7 +126,7 @@ class ScoreModel(_Judged):
 
 
 class LabelModel(_Judged):
-    """The model answers with one of `labels`: 1 where it is among `passing_labels`, else 0."""
+    """The model answers with one of `labels`: 1 if it is among `passing_labels`, else 0."""
 
     type: Literal["label_model"]
     labels: Annotated[list[Name], Field(min_length=1, max_length=MAX_LABELS)]
@@ -143,7 +143,7 @@ Single = Annotated[StringCheck | TextSimilarity | Python | ScoreModel | LabelMod
 
 
 class Multi(_Grader):
-    """Several graders by name, and a formula over the names, as `(format + 2 * content) / 3`."""
+    """Several graders by name, and a formula over the names, such as `(format + 2 * content) / 3`."""
 
     type: Literal["multi"]
     graders: Annotated[dict[Name, Single], Field(min_length=1, max_length=MAX_GRADERS)]
@@ -152,7 +152,7 @@ class Multi(_Grader):
     @model_validator(mode="before")
     @classmethod
     def _one_alone(cls, value: Any) -> Any:
-        """OpenAI's SDK types `graders` as one grader, its guide as a dict of them: both are taken."""
+        """Accept `graders` as one grader (OpenAI's SDK) and as a dict of graders (OpenAI's guide)."""
         graders = value.get("graders") if isinstance(value, dict) else None
         if isinstance(graders, dict) and isinstance(graders.get("type"), str):
             return {**value, "graders": {graders.get("name"): graders}}
@@ -177,7 +177,7 @@ def _not_a_label(value: Any) -> Any:
     return value
 
 
-# What a reinforcement job and `alpha/graders` take, as OpenAI's types have it.
+# Graders of reinforcement jobs and `alpha/graders`, as in OpenAI's types.
 Reward = Annotated[
     Annotated[StringCheck | TextSimilarity | Python | ScoreModel | Multi, Field(discriminator="type")],
     BeforeValidator(_not_a_label),

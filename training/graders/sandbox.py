@@ -1,8 +1,8 @@
-"""A Python grader's code in a sandbox: Landlock and seccomp by sandlock, 70 ms a batch.
+"""Runs a Python grader's code in a sandbox: Landlock and seccomp by sandlock, 70 ms per batch.
 
-It reads Python's own files and nothing else, writes nothing, has no network, no other process, no environment,
-`MAX_MEMORY` of memory and `SECONDS_A_CALL` for each answer. Where the kernel cannot do that (Linux before 6.12), a
-Python grader is refused, not run bare.
+The code can only read Python's own files, cannot write, and has no network, no access to other processes, no
+environment, `MAX_MEMORY` of memory and `SECONDS_A_CALL` for each answer. If the kernel cannot enforce that (Linux
+before 6.12), Python graders are refused.
 """
 
 import json
@@ -20,20 +20,20 @@ from sandlock import Sandbox, SandlockError, StdioMode, landlock_abi_version, mi
 from training.errors import TrainingError
 
 SECONDS_A_CALL = 5.0
-START_SECONDS = 10.0  # the interpreter, and the source's own imports
+START_SECONDS = 10.0  # for the interpreter and the source's imports
 MAX_MEMORY = "2G"  # OpenAI's limit
 MAX_OUTPUT_BYTES = 1 << 16  # for each answer
 MAX_OPEN_FILES = 64  # the kernel keeps a buffer for each pipe
-# Memory that is nobody's address space, and so not counted against MAX_MEMORY
+# Calls that allocate memory outside of the address space, which MAX_MEMORY would not count
 UNCOUNTED = ("memfd_create", "memfd_secret", "shmget", "msgget", "semget")
-# What reaches other processes of the same user: the server is one. `_RUNNER` adds two that sandlock needs itself
+# Calls that reach other processes of the same user, such as the server. `_RUNNER` adds two that sandlock itself needs
 OTHERS = (
     *("setpriority", "ioprio_set", "pidfd_open", "process_madvise", "kcmp", "migrate_pages", "move_pages"),
     *("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "socketpair"),
 )
 
-# Answers come back as lines of JSON on the real standard output; whatever the code prints goes to standard error.
-# Before the code is read, a filter of the kernel's (seccomp(2), BPF) refuses other processes' limits, and sockets.
+# Answers are lines of JSON on the real standard output; what the code prints goes to standard error.
+# Before the code is read, a seccomp filter (BPF) forbids changing other processes' limits, and sockets.
 _RUNNER = """
 import ctypes, json, os, platform, struct, sys, traceback
 prlimit64, socket = (302, 41) if platform.machine() == "x86_64" else (261, 198)
@@ -72,14 +72,14 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A score, or the error instead of it."""
+    """A score, or an error."""
 
     score: float = 0.0
     error: str | None = None
 
 
 class BrokenSource(TrainingError, ValueError):
-    """A grader's source is no Python, or ends while it is loaded."""
+    """A grader's source is no valid Python, or fails while it is loaded."""
 
 
 class SandboxUnavailable(TrainingError, RuntimeError):
@@ -87,7 +87,7 @@ class SandboxUnavailable(TrainingError, RuntimeError):
 
 
 def require() -> None:
-    """Ask before hours are spent whether Python graders can run here.
+    """Check, before hours are spent, whether Python graders can run here.
 
     Raises:
         SandboxUnavailable: they cannot.
@@ -101,11 +101,11 @@ def require() -> None:
 
 
 def check(source: str) -> None:
-    """Load a source as `run` does, and grade nothing: to compile one can take all memory there is.
+    """Load a source in the sandbox, as compiling it may take all memory, without grading.
 
     Raises:
-        BrokenSource: it does not load.
-        SandboxUnavailable: this machine cannot confine it.
+        BrokenSource: the source does not load.
+        SandboxUnavailable: this machine cannot confine the code.
     """
     require()
     with _started() as process:
@@ -116,17 +116,17 @@ def check(source: str) -> None:
 
 
 def run(source: str, cases: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Verdict]:
-    """Call the source's `grade(sample, item)` for each case; a case that fails or hangs fails alone, or with the rest.
+    """Call the source's `grade(sample, item)` for each case; one that fails, hangs or crashes affects no other.
 
     Args:
         cases: (sample, item) pairs.
 
     Raises:
-        SandboxUnavailable: the kernel has no Landlock, or an old one.
+        SandboxUnavailable: the kernel has no Landlock, or an old version.
     """
     require()
     verdicts: list[Verdict] = []
-    while len(verdicts) < len(cases):  # after a hang or a crash, the next process goes on behind the guilty case
+    while len(verdicts) < len(cases):  # after a hang or a crash, a new process goes on after that case
         verdicts += _process(source, cases[len(verdicts) :])
     return verdicts
 
@@ -164,7 +164,7 @@ def _started() -> Any:
 
 
 def _exchange(process: Any, message: Any, seconds: float) -> dict[str, Any]:
-    """Send a line and wait for one; `lost` when none came in time, the process ended, or it wrote something else."""
+    """Send a line and wait for one; return `lost` if none came in time, the process ended, or the line is not JSON."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
@@ -193,11 +193,11 @@ def _verdict(answer: dict[str, Any]) -> Verdict:
     error = str(answer.get("error", f"its score is {score!r}, no finite number"))
     return Verdict(
         error=error.encode("utf-8", "backslashreplace").decode()
-    )  # the code's words: any half of a character
+    )  # the code's message may hold half surrogate pairs
 
 
 def _python_files() -> list[str]:
-    """Folders that Python itself reads: its library, the installed packages, the C library."""
+    """Folders that Python needs to read: its library, the installed packages, the C library."""
     prefixes = {sys.base_prefix, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))}
     system = [
         folder for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(folder).exists()

@@ -1,4 +1,4 @@
-"""Text similarities between 0 and 1, each by the library its field uses."""
+"""Text similarities between 0 and 1, each by the usual library."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -6,9 +6,9 @@ from typing import Any
 
 from training.errors import TrainingError
 
-MAX_CHARACTERS = 1_000_000  # of both texts; a fifth of a second's work
-MAX_FUZZY_PAIRS = 4_000_000_000  # characters compared with characters, the same
-MAX_METEOR_PAIRS = 4_000_000  # words compared with words, a second's work
+MAX_CHARACTERS = 1_000_000  # of both texts; takes 0.2 s
+MAX_FUZZY_PAIRS = 4_000_000_000  # pairs of characters; takes 0.2 s
+MAX_METEOR_PAIRS = 4_000_000  # pairs of words; takes 1 s
 
 
 class TooLong(TrainingError, ValueError):
@@ -16,21 +16,21 @@ class TooLong(TrainingError, ValueError):
 
 
 class _NoSynonyms:
-    """METEOR's third stage asks WordNet, whose data would be a download: exact words and stems count here."""
+    """Replaces WordNet, whose data would be a download, in METEOR: only exact words and stems match."""
 
     def synsets(self, _word: str) -> list[Any]:
         return []
 
 
 def similarity(metric: str, text: str, reference: str) -> float:
-    """How near `text` is to `reference`.
+    """How similar `text` is to `reference`.
 
     Args:
         metric: fuzzy_match (rapidfuzz's ratio), bleu (sacrebleu, a sentence), gleu and meteor (NLTK; words split at
             white space, METEOR without synonyms), rouge_1 to rouge_5 and rouge_l (rouge-score's F1).
 
     Raises:
-        TooLong: for the metric; the time of fuzzy_match and METEOR is the product of both lengths.
+        TooLong: the texts are too long for the metric; the time of fuzzy_match and METEOR is their lengths' product.
     """
     if len(text) + len(reference) > MAX_CHARACTERS:
         raise TooLong(f"{metric} compares {len(text) + len(reference)} characters; at most {MAX_CHARACTERS} are taken")

@@ -1,6 +1,6 @@
 """`{{ item.answer }}` and `{{ sample.output_json.city }}`: paths into the row and into the model's answer.
 
-A path is all that OpenAI's templates hold, so a path is all we read: no expression of a user's is ever evaluated.
+OpenAI's templates only hold paths, so we only read paths: no user's expression is ever evaluated.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 from training.errors import TrainingError
 
-MAX_FILLED_CHARACTERS = 10_000_000  # ten thousand holes fit into a template, and a row may have a megabyte for each
+MAX_FILLED_CHARACTERS = 10_000_000  # a template may have ten thousand holes, and a row a megabyte for each
 
-_HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace within: a search takes as long as the template, no longer
+_HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace inside, so that the search takes linear time
 _PATH = re.compile(r"(item|sample)((?:\.\w+|\[\d+\]|\[(?:'[^']*'|\"[^\"]*\")\])*)")
 _ANSWERS = re.compile(r"sample(?:\.output_json|\[['\"]output_json['\"]\])(?=[.\[])")
 _HALF = re.compile("[\ud800-\udfff]")  # an answer's JSON may hold one, escaped
@@ -20,16 +20,16 @@ _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
 class InvalidPath(TrainingError, ValueError):
-    """A template names what is not there; the message says which path and what is there instead.
+    """A template names a field that is missing; the message says which, and which fields there are.
 
-    `in_answer`: it is the model's answer that lacks it, in the JSON that was read of it or by being none.
+    `in_answer`: the field is missing in the model's answer, which may not be JSON at all.
     """
 
     in_answer = False
 
 
 def check_template(template: str) -> None:
-    """Refuse a template whose holes are no paths into `item` or `sample`.
+    """Refuse a template with a hole that is no path into `item` or `sample`.
 
     Raises:
         InvalidPath: names the hole.
@@ -44,14 +44,14 @@ def check_template(template: str) -> None:
 
 
 def fill(template: str, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
-    """The template with its holes filled; what is no string is written as JSON, half of a character as U+FFFD.
+    """The template with its holes filled; what is no string is written as JSON, half surrogate pairs as U+FFFD.
 
     Args:
-        item: the row's own fields.
-        sample: of `sample_of`.
+        item: the row's fields.
+        sample: the answer, from `sample_of`.
 
     Raises:
-        InvalidPath: a path leads nowhere, or all together to `MAX_FILLED_CHARACTERS`.
+        InvalidPath: a path leads nowhere, or the filled template is longer than `MAX_FILLED_CHARACTERS`.
     """
     names = {"item": item, "sample": sample}
     length = 0
@@ -68,7 +68,7 @@ def fill(template: str, item: Mapping[str, Any], sample: Mapping[str, Any]) -> s
 
 
 def sample_of(text: str) -> dict[str, Any]:
-    """The `sample` of an answer: `output_text`, and `output_json` where the text is JSON (else None)."""
+    """The `sample` of an answer: `output_text`, and `output_json` if the text is JSON (else None)."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):

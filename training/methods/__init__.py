@@ -1,1 +1,1 @@
-"""How a model is trained: one method a file, on transformers, PEFT and TRL. Imported by the trainer's process only."""
+"""The training methods, one per file, on transformers, PEFT and TRL. Only the trainer's process imports them."""

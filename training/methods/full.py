@@ -1,8 +1,8 @@
-"""Full fine-tuning of the linear layers, kept as a low-rank adapter or as it is.
+"""Full fine-tuning of the linear layers; the result is a low-rank adapter or the full model.
 
-An adapter is what vLLM loads beside others on one base; the model itself needs an engine of its own. Embeddings, norms
-and head stay frozen. For an adapter the difference to the base is cut to `FULL_RANK` singular values a layer; in our
-trial rank 16 lost nothing. The validation loss before and after the cut is measured and said.
+vLLM can load an adapter beside others on one base; a full model needs its own engine. Embeddings, norms and head stay
+frozen. For an adapter, each layer's difference to the base is reduced to `FULL_RANK` singular values; in our trial rank
+16 lost nothing. An event shows the validation loss before and after that.
 """
 
 import json
@@ -35,7 +35,7 @@ def unfrozen(model: Any) -> Any:
 def extract(
     trainer: Any, job: TrainingJob, directory: JobDirectory, checkpoints: list[Checkpoint]
 ) -> tuple[Any, list[Checkpoint]]:
-    """Write the adapter of the best weights, and of each checkpoint under `extracted/`; the base with the first."""
+    """Write adapters of the best weights and of each checkpoint (in `extracted/`); return the base with the first."""
     from peft import PeftModel
 
     full_loss = trainer.evaluate()["eval_loss"]
@@ -63,7 +63,7 @@ def extract(
 def keep(
     trainer: Any, job: TrainingJob, directory: JobDirectory, checkpoints: list[Checkpoint]
 ) -> tuple[Any, list[Checkpoint]]:
-    """Write the model of the best weights, and of each checkpoint under `extracted/`; a `BaseAndTuned` of both."""
+    """Write models of the best weights and of each checkpoint (in `extracted/`); return base and tuned together."""
     base = load_base(job, 0)
     last = directory.checkpoints / f"checkpoint-{trainer.state.global_step}"
     best = Path(trainer.state.best_model_checkpoint or last)
@@ -77,7 +77,7 @@ def keep(
 
 
 class BaseAndTuned(torch.nn.Module):
-    """A base and a tuned model where the proof expects one model with an adapter that can be turned off."""
+    """A base and a tuned model, for the proof, which expects one model with an adapter that can be turned off."""
 
     def __init__(self, base: Any, tuned: Any) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class BaseAndTuned(torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where both are."""
+        """The device of both models."""
         return self._tuned.device
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Within, it is the base."""
+        """Use the base within the block."""
         self._active = self._base
         try:
             yield
@@ -112,7 +112,7 @@ class BaseAndTuned(torch.nn.Module):
 
 
 def _write_model(folder: Path, job: TrainingJob, checkpoint: Path, dtype: torch.dtype) -> None:
-    """The checkpoint's weights in the base's number format, and the base's configuration."""
+    """Write the checkpoint's weights in the base's number format, and the base's configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
     save_file(tensors, folder / full.WEIGHTS, metadata={"format": "pt"})
@@ -127,7 +127,7 @@ def _linear(model: Any) -> list[str]:
 
 
 def _write(folder: Path, original: Weights, tuned: Weights) -> None:
-    """The difference as PEFT's files: B (out, rank) and A (rank, in), the singular values' roots in each."""
+    """Write the difference in PEFT's files: B (out, rank) and A (rank, in), with the singular values' roots in each."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: Weights = {}
     for name, weight in original.items():

@@ -1,8 +1,8 @@
-"""Greedy answers of the model in training, a batch at a time: for replay, and for the proof at the end.
+"""Greedy answers of a model in memory, in batches: for replay, and for the proof at the end.
 
-A loop of our own: no default of the base's (a repetition penalty, most often) changes what it says, for serving heeds
-none; what all prompts begin with is read once, and rows that have ended leave their batch. 100 questions of 45 tokens,
-30 of them the system prompt, took a third of the time of transformers' `generate`.
+We use our own loop: it ignores the base's sampling defaults (such as a repetition penalty), as serving does; it reads
+the common beginning of all prompts once; and it removes ended rows from the batch. 100 questions of 45 tokens, 30 of
+them the system prompt, took a third of the time of transformers' `generate`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ from adapters.chat import ending
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH_TOKENS = 32_768  # of prompts and answers together: 4 GB of an 8B model's cache
-ENDED = 0.1  # of a batch's rows have, before it is made smaller: each time the cache is copied
-PERIOD = 32  # tokens, of the longest repetition that is seen; looked for as often
-REPEATED = 4  # times in a row, and a greedy answer goes on so for ever
+BATCH_TOKENS = 32_768  # of prompts and answers together; the cache of an 8B model takes 4 GB
+ENDED = 0.1  # share of a batch's rows that must have ended before they are removed, which copies the cache
+PERIOD = 32  # tokens of the longest repeated unit that is detected; checked after every so many tokens
+REPEATED = 4  # repeats in a row that count as an endless loop
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A text without its end of turn; `cut` where that did not come within the limit."""
+    """An answer's text without its end of turn; `cut` if that did not come within the limit."""
 
     text: str
     cut: bool
@@ -40,16 +40,16 @@ def answers(
 
 
 def text(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
-    """An answer's text, without marks of the model's format."""
+    """The text of an answer, without special tokens."""
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def answer_ids(
     model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], max_tokens: int
 ) -> list[list[int]]:
-    """Greedy answers, each up to and with its end of turn where it comes within `max_tokens` and the context.
+    """Greedy answers, each with its end of turn if that comes within `max_tokens` and the context.
 
-    One that goes round in circles is left when that is seen: it would not end.
+    An answer that repeats itself is stopped, since it would not end.
 
     Args:
         model: a transformers causal language model, with or without an adapter.
@@ -65,7 +65,7 @@ def answer_ids(
 
 
 def _batches(tokens: Sequence[int]) -> Iterator[list[int]]:
-    """Rows by length, as many at a time as `BATCH_TOKENS` allow, padding counted."""
+    """Batches of rows, sorted by length; each has at most `BATCH_TOKENS`, padding included."""
     batch: list[int] = []
     for row in sorted(range(len(tokens)), key=lambda row: tokens[row]):
         if batch and (len(batch) + 1) * tokens[row] > BATCH_TOKENS:
@@ -121,21 +121,21 @@ def _decode(model: Any, prompts: Sequence[list[int]], limits: Sequence[int], end
 
 
 def attends_to_all(cache: Any) -> bool:
-    """Whether every layer attends to all that stands before: none slides a window, none keeps a state."""
+    """Whether every layer attends to all earlier tokens, without a sliding window or a recurrent state."""
     from transformers.cache_utils import DynamicLayer
 
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _shared(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with; the last of the shortest is left, for it is asked what follows."""
+    """How many leading tokens all prompts share, without the shortest one's last, whose prediction is needed."""
     least, most = min(prompts), max(prompts)
     same = next((place for place, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), len(least))
     return min(same, min(map(len, prompts)) - 1)
 
 
 def _loops(ids: list[int]) -> bool:
-    """Whether the end is one piece, `REPEATED` times."""
+    """Whether the ids end with `REPEATED` repeats of one unit."""
     return len(ids) % PERIOD == 0 and any(
         ids[-period * REPEATED :] == ids[-period:] * REPEATED
         for period in range(1, min(PERIOD, len(ids) // REPEATED) + 1)
@@ -143,12 +143,12 @@ def _loops(ids: list[int]) -> bool:
 
 
 def ends(model: Any, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """The tokens that end a turn: the template's, the tokenizer's, and the model's, of which there may be several."""
+    """The tokens that end a turn: the template's, the tokenizer's, and the model's one or several."""
     given: Any = _plain(model).generation_config.eos_token_id
     several: list[Any] = given if isinstance(given, list) else [given]
     return set(ending.ids(tokenizer, others=[one for one in several if one is not None]))
 
 
 def _plain(model: Any) -> Any:
-    """transformers' model below an adapter."""
+    """The transformers model, without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,6 +1,6 @@
 """The base model in memory, ready to train: its number format, its attention, its adapter.
 
-On a CPU with bf16 instructions the frozen weights are kept in bf16 and the adapter in fp32: 1.8x the tokens a second of
+On a CPU with bf16 instructions, frozen weights are bf16 and the adapter is fp32: 1.8 times the tokens a second of
 TRL's default there.
 """
 
@@ -19,12 +19,12 @@ from training import defaults
 from training.defaults import Resolved
 from training.job import GPU_SHARE_VARIABLE, TrainingJob
 
-EAGER_ATTENTION_TOKENS = 512  # on a CPU, plain attention up to here: 2.3 s against 2.8 s a step at 76 tokens
-MAX_ROWS_A_PASS = 8  # larger batches accumulate: memory stays that of 8 rows
+EAGER_ATTENTION_TOKENS = 512  # on a CPU, plain attention up to this length: 2.3 s a step at 76 tokens, against 2.8 s
+MAX_ROWS_A_PASS = 8  # larger batches accumulate gradients, to limit memory
 
 
 def bf16_supported() -> bool:
-    """Whether bf16 arithmetic is faster than fp32 here: a GPU that has it, or AVX512-BF16 or AMX on a CPU."""
+    """Whether bf16 is faster than fp32 here: on a GPU that supports it, or a CPU with AVX512-BF16 or AMX."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
@@ -32,7 +32,7 @@ def bf16_supported() -> bool:
 
 
 def device() -> torch.device:
-    """Where a trainer's models are: the GPU that it sees, or the CPU."""
+    """The device of a trainer's models: the GPU that it sees, else the CPU."""
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
@@ -41,11 +41,11 @@ def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
 
     Args:
         longest: tokens of the longest row.
-        weights: "full" where the weights themselves are trained; they are kept in fp32 then, for a step's change is
-            smaller than what bf16 can tell apart. "qlora": in 4 bits, as in "QLoRA" (Dettmers et al. 2023): NF4, its
-            scales quantised too, computed in bf16.
+        weights: "full": the weights themselves are trained, so they are kept in fp32, since a step's change is too
+            small for bf16. "qlora": in 4 bits, as in "QLoRA" (Dettmers et al. 2023): NF4, with quantised scales,
+            computed in bf16.
     """
-    if torch.cuda.is_available():  # more than what serving leaves ends this job, not the server
+    if torch.cuda.is_available():  # so that too little memory ends this job, not the server
         torch.cuda.set_per_process_memory_fraction(float(os.environ.get(GPU_SHARE_VARIABLE, "1")))
     model: Any = AutoModelForCausalLM.from_pretrained(
         job.base_path,
@@ -53,10 +53,10 @@ def load_base(job: TrainingJob, longest: int, weights: str = "lora") -> Any:
         quantization_config=_four_bits() if weights == "qlora" else None,
         attn_implementation="sdpa" if torch.cuda.is_available() or longest > EAGER_ATTENTION_TOKENS else "eager",
     )
-    # No default of the base's sampling, a repetition penalty most often, changes what is sampled; serving heeds none.
+    # Ignore the base's sampling defaults (such as a repetition penalty), as serving does.
     marks = ("bos_token_id", "eos_token_id", "pad_token_id")
     model.generation_config = GenerationConfig(**{mark: getattr(model.generation_config, mark) for mark in marks})
-    return model if weights == "qlora" else model.to(device())  # quantised, it is put there as it is loaded
+    return model if weights == "qlora" else model.to(device())  # quantised weights are there already
 
 
 def _four_bits() -> BitsAndBytesConfig:
@@ -69,7 +69,7 @@ def _four_bits() -> BitsAndBytesConfig:
 
 
 def with_adapter(model: Any, job: TrainingJob) -> Any:
-    """The model with a new adapter, or with the parent's to go on with."""
+    """The model with a new adapter, or with the parent's to continue."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     from training.methods.kernels import lora_layer
@@ -93,7 +93,7 @@ def with_adapter(model: Any, job: TrainingJob) -> Any:
 
 
 def targets(model: Any) -> str | list[str]:
-    """What an adapter sits on: all linear layers; beside experts, which the engine serves as they are, attention's."""
+    """The layers for an adapter: all linear ones; with experts only attention's, since no others are served."""
     linear = [name.split(".") for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     if not any("experts" in name.split(".") for name, _ in model.named_modules()):
         return "all-linear"
@@ -101,18 +101,18 @@ def targets(model: Any) -> str | list[str]:
 
 
 def as_served(job: TrainingJob, longest: int, adapter: Path) -> Any:
-    """The adapter on the base that serves it, whatever it was trained on: what the proof must judge."""
+    """The adapter on an unquantised base, as it is served, for the proof; training may have used a 4-bit one."""
     from peft import PeftModel
 
     return PeftModel.from_pretrained(load_base(job, longest), str(adapter))
 
 
 def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, evaluate_every: int) -> dict[str, Any]:
-    """What every method's TrainingArguments have in common.
+    """TrainingArguments that all methods share.
 
     Args:
-        evaluate_every: steps between evaluations, each with a checkpoint. Counted in steps where an epoch is meant: at
-            an epoch's end transformers evaluates a run that is being paused, and may save before it evaluates.
+        evaluate_every: steps between evaluations, each with a checkpoint. Steps rather than epochs: at an epoch's end,
+            transformers evaluates even a run that is being paused, and may save before it evaluates.
     """
     batch = hyperparameters.batch_size
     a_pass = max(size for size in range(1, MAX_ROWS_A_PASS + 1) if batch % size == 0)
@@ -129,15 +129,15 @@ def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, eval
         "weight_decay": 0.0,
         "bf16": bf16_supported(),
         "use_cpu": on_cpu,
-        "gradient_checkpointing": not on_cpu,  # on a CPU memory is there and time is not: 19 s against 28-37 s
+        "gradient_checkpointing": not on_cpu,  # a CPU has the memory: 19 s a step, against 28-37 s
         "logging_steps": 1,
         "eval_strategy": "steps",
         "eval_steps": evaluate_every,
         "save_strategy": "steps",
         "save_steps": evaluate_every,
-        "save_total_limit": None,  # progress.py deletes what is no longer needed
+        "save_total_limit": None,  # progress.py deletes checkpoints
         "load_best_model_at_end": True,
-        "restore_callback_states_from_checkpoint": True,  # how long early stopping has been patient
+        "restore_callback_states_from_checkpoint": True,  # early stopping's counter
         "report_to": ["wandb"] if job.wandb else "none",
         "run_name": (job.wandb.name if job.wandb else None) or job.id,
         "disable_tqdm": True,
@@ -146,17 +146,17 @@ def arguments(job: TrainingJob, output: Path, hyperparameters: Resolved, *, eval
 
 
 def steps_an_epoch(rows: int, hyperparameters: Resolved) -> int:
-    """The last batch may be smaller."""
+    """Optimizer steps in an epoch; the last batch may be smaller."""
     return math.ceil(rows / hyperparameters.batch_size)
 
 
 def warmup_steps(rows: int, hyperparameters: Resolved) -> int:
-    """A tenth of all steps, ten at most."""
+    """A tenth of all steps, but at most ten."""
     return min(10, rows * hyperparameters.n_epochs // hyperparameters.batch_size // 10)
 
 
 def write_manifest(adapter: Path, job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Put the base's served name where PEFT wrote a path of this machine, and the manifest beside the weights."""
+    """Write the manifest, and replace the local path that PEFT wrote as base by its served name."""
     config = adapter / "adapter_config.json"
     if config.exists():  # a full model has none
         content = json.loads(config.read_bytes()) | {"base_model_name_or_path": job.base_model}

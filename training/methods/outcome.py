@@ -1,4 +1,4 @@
-"""What a method hands back: the trained model in memory, for the proof, and the result of the job."""
+"""What a method returns: the trained model in memory, for the proof, and the job's result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from training.methods.models import write_manifest
 
 @dataclass(frozen=True)
 class Trained:
-    """`model` is a PEFT model with the result's adapter; without it, it is the base."""
+    """A method's output; `model` is a PEFT model whose adapter is the result, and which is the base without it."""
 
     model: Any
     result: Result
@@ -29,7 +29,7 @@ def finished(
     hyperparameters: Resolved,
     checkpoints: list[Checkpoint],
 ) -> Trained:
-    """Describe the adapters, and sum up."""
+    """Write the adapters' manifests; return the model and the result."""
     for adapter in (directory.adapter, *(directory.path / checkpoint.directory for checkpoint in checkpoints)):
         write_manifest(adapter, job, tokenizer)
     best = Path(trainer.state.best_model_checkpoint or f"checkpoint-{trainer.state.global_step}").name

@@ -1,7 +1,7 @@
-"""DPO with TRL's DPOTrainer and PEFT, on token ids of our own rendering; a supervised loss beside it, against collapse.
+"""DPO with TRL's DPOTrainer and PEFT, on token ids that we render, plus a supervised loss against collapse.
 
-DPO alone may lower the likelihood of both answers as long as the rejected one's falls faster; the supervised loss on
-the preferred answers holds it up ("Iterative Reasoning Preference Optimization", 2024).
+DPO alone may lower the likelihood of both answers, as long as the rejected one's falls faster; a supervised loss on the
+preferred answers prevents that ("Iterative Reasoning Preference Optimization", 2024).
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from training.render import Ids
 
 
 class RenderedDPOTrainer(ResumableTrainer, DPOTrainer):
-    """DPOTrainer that takes rows as they are: `prompt_ids`, `chosen_ids`, `rejected_ids`."""
+    """DPOTrainer that takes rows as token ids: `prompt_ids`, `chosen_ids`, `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
         return dataset
@@ -40,7 +40,7 @@ def train(
     """Train, or go on from the last checkpoint; leave the best checkpoint's adapter in `directory.adapter`.
 
     Args:
-        rows, validation: of `render_pair`.
+        rows, validation: rows from `render_pair`.
 
     Raises:
         TrainingDiverged, Interrupted: see `supervised.train`.

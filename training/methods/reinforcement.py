@@ -1,7 +1,7 @@
-"""GRPO with TRL's GRPOTrainer and PEFT: sample answers, grade them, move to what was graded above the group's mean.
+"""GRPO with TRL's GRPOTrainer and PEFT: sample a group of answers, grade them, reinforce those above the mean.
 
-Answers are sampled with plain transformers: on a CPU 1.2 s a step where a rollout on vLLM took 4.2 s. An answer on
-which the grader itself fails has no reward: TRL leaves it out of its group's mean, and gives it no advantage.
+Answers are sampled with plain transformers: 1.2 s a step on a CPU, where vLLM took 4.2 s. An answer on which the grader
+fails has no reward: TRL leaves it out of its group's mean, and gives it no advantage.
 """
 
 import math
@@ -30,17 +30,17 @@ from training.methods.outcome import Trained, finished
 from training.methods.supervised import run
 from training.render import turns
 
-TEMPERATURE = 1.0  # TRL's: groups need answers that differ
-KL_WEIGHT = 0.02  # of the KL to the base; TRL's 0 let a small model forget to speak
-PROBED = 8  # prompts, before the first step
-FAILED_IN_A_ROW = 16  # answers; with a judge, asked four times for each, it has been away for two minutes by then
+TEMPERATURE = 1.0  # TRL's default; the answers of a group must differ
+KL_WEIGHT = 0.02  # of the KL to the base; with TRL's 0, a small model's language collapsed
+PROBED = 8  # prompts tried before the first step
+FAILED_IN_A_ROW = 16  # answers; a judge, asked four times for each, has then been unavailable for two minutes
 
 
 class RenderedGRPOTrainer(ResumableTrainer, GRPOTrainer):
-    """GRPOTrainer whose prompts are text that the template has put the special tokens into already.
+    """GRPOTrainer for prompts that are rendered text with special tokens.
 
-    An evaluation's reward is the mean of all its answers; TRL's is that of the batches' means, of which the last may
-    be of one answer.
+    An evaluation's reward is the mean over all answers; TRL takes the mean of batch means, where the last batch may
+    have one answer only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,10 +57,10 @@ class RenderedGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return rewards
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record a step's or an evaluation's figures.
+        """Record the metrics of a step or an evaluation.
 
         Raises:
-            GraderFailed: on every answer of an evaluation.
+            GraderFailed: the grader failed on every answer of an evaluation.
         """
         if self._evaluated:
             graded = [reward for reward in self._evaluated if not math.isnan(reward)]
@@ -71,7 +71,7 @@ class RenderedGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
 
 class Rewards:
-    """The job's grader as TRL calls it; warns once for each kind of fault, and gives up where all is failure."""
+    """The job's grader as TRL calls it. Warns once for each kind of fault; gives up after FAILED_IN_A_ROW failures."""
 
     __name__ = "grader"
 
@@ -84,14 +84,14 @@ class Rewards:
         self._failed = 0  # in a row
 
     def __call__(self, prompts: list[str], completions: list[str], row: list[int], **_: Any) -> list[float | None]:
-        """A reward for each completion, None where the grader failed; `row` says whose.
+        """A reward for each completion, or None if the grader failed; `row` has the numbers of their rows.
 
         Raises:
-            GraderFailed: on `FAILED_IN_A_ROW` completions.
+            GraderFailed: the grader failed on `FAILED_IN_A_ROW` completions in a row.
         """
         items, texts = [self._items[line] for line in row], [text.strip() for text in completions]
         rewards: list[float | None] = []
-        for start in range(0, len(texts), FAILED_IN_A_ROW):  # no more are asked of a judge that is away
+        for start in range(0, len(texts), FAILED_IN_A_ROW):  # so that an unavailable judge is not asked more
             part = slice(start, start + FAILED_IN_A_ROW)
             grades = grade(self._grader, items[part], texts[part], self._judge)
             rewards += [self._heed(one) for one in grades]
@@ -124,8 +124,8 @@ def train(
     """Train, or go on from the last checkpoint; leave the adapter of the checkpoint with the best reward.
 
     Raises:
-        NothingToLearn: the first answers all get the same reward.
-        GraderFailed: the grader, or its judge, fails on one answer after the other.
+        NothingToLearn: all first answers get the same reward.
+        GraderFailed: the grader, or its judge, fails on many answers in a row.
         TrainingDiverged, Interrupted: see `supervised.train`.
     """
     set_seed(job.seed)
@@ -133,7 +133,7 @@ def train(
         hyperparameters.max_answer_tokens + max(len(_prompt(tokenizer, task)) for task in (*tasks, *validation)) // 2
     )
     base = models.load_base(job, longest)
-    base.generation_config.eos_token_id = sorted(ends(base, tokenizer))  # TRL stops an answer there
+    base.generation_config.eos_token_id = sorted(ends(base, tokenizer))  # TRL ends answers at these
     model = models.with_adapter(base, job)
     rewards = Rewards(grader, [*tasks, *validation], directory)
     if not directory.newest_checkpoint():
@@ -158,7 +158,7 @@ def train(
 def _probe(
     model: Any, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], rewards: Rewards, resolved: Resolved
 ) -> None:
-    """Sample and grade a few answers; refuse where no group's rewards differ."""
+    """Sample and grade a few answers; refuse to train if the rewards differ in no group."""
     samples, limit = resolved.samples, resolved.max_answer_tokens
     prompts = [_prompt(tokenizer, task) for task in tasks for _ in range(samples)]
     encoded = {"input_ids": template.encode_all(tokenizer, prompts)}
@@ -189,7 +189,7 @@ def _dataset(tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task]) -> Datas
 def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resolved) -> GRPOConfig:
     every = hyperparameters.eval_interval
     common = models.arguments(job, directory.checkpoints, hyperparameters, evaluate_every=every)
-    # A batch is so many prompts, each with its group of answers; a pass holds one group.
+    # A batch is several prompts, each with its group of answers; a pass has one group.
     common |= {
         "per_device_train_batch_size": hyperparameters.samples,
         "gradient_accumulation_steps": hyperparameters.batch_size,
@@ -198,7 +198,7 @@ def _arguments(job: TrainingJob, directory: JobDirectory, hyperparameters: Resol
         **common,
         per_device_eval_batch_size=models.MAX_ROWS_A_PASS,
         num_generations=hyperparameters.samples,
-        num_generations_eval=1,  # a prompt stands in the data as often as it is to be sampled
+        num_generations_eval=1,  # prompts are repeated in the data as often as they are sampled
         max_completion_length=hyperparameters.max_answer_tokens,
         temperature=TEMPERATURE,
         beta=KL_WEIGHT,

@@ -1,9 +1,9 @@
-"""Replay against forgetting: the base's own answers to general prompts, mixed into what is trained.
+"""Replay against forgetting: the base's own answers to general prompts, mixed into the training rows.
 
-Self-generated, so no outside data is needed, and token for token what the base would say: the model learns the task
-without moving elsewhere. In our trial a tenth of replay cut the KL to the base on general prompts from 0.65 to 0.135
-nats a token. The prompts stand in `general_prompts.txt`, and for large jobs each of `FORMS` is asked about each of
-`general_topics.txt`; what a test asks must not be among them.
+The base generates the answers, so no outside data is needed, and the model learns the task without changing elsewhere.
+In our trial, a tenth of replay cut the KL to the base on general prompts from 0.65 to 0.135 nats a token. The prompts
+are in `general_prompts.txt`; large jobs also use each of `FORMS` with each topic of `general_topics.txt`. Questions by
+which forgetting is measured must not be among them.
 """
 
 import math
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPTS, TOPICS = (Path(__file__).with_name(f"general_{name}.txt") for name in ("prompts", "topics"))
-FORMS = (  # that are answered briefly
+FORMS = (  # questions with brief answers
     "Give me one fun fact about {}.",
     "Write one short sentence about {}.",
     "In one sentence, why do people like {}?",
@@ -51,28 +51,28 @@ MAX_ANSWER_TOKENS = 40
 
 
 class Replay(BaseModel):
-    """A job's replay rows, without repetitions; kept, for a large job's take minutes to answer."""
+    """A job's replay rows, without repetitions; stored, since a large job's take minutes to generate."""
 
     rows: list[Ids]
 
 
 def rows_for(share: float, task_rows: int) -> int:
-    """How many replay rows make them `share` of all."""
+    """How many replay rows are `share` of all rows."""
     return math.ceil(task_rows * share / (1 - share))
 
 
 def self_answers(
     model: Any, tokenizer: "PreTrainedTokenizerBase", count: int, seed: int, kept: Path | None = None
 ) -> list[Ids]:
-    """`count` rows of the base's greedy answers to general prompts drawn by `seed`.
+    """`count` rows of the base's greedy answers to general prompts, chosen by `seed`.
 
-    Twice as many are asked, and answers that end within `MAX_ANSWER_TOKENS` taken first: a model that only rehearses
-    answers without an end learns not to end. One that does not end is trained as far as it goes. Where that is more
-    than there are prompts, rows come again and again.
+    Twice as many prompts are asked, and answers that end within `MAX_ANSWER_TOKENS` are taken first, since a model that
+    is trained on answers without an end learns not to end. The others are trained as far as they go. If there are too
+    few prompts, rows are repeated.
 
     Args:
         model: the base, before any adapter; a transformers causal language model.
-        kept: a file that holds what was answered already, or will.
+        kept: file that stores the answers, and from which they are read again.
     """
     if kept is not None and kept.exists():
         rows = Replay.model_validate_json(kept.read_bytes()).rows
@@ -84,7 +84,7 @@ def self_answers(
 
 
 def prompts() -> list[str]:
-    """Every prompt there is, the written ones first."""
+    """All prompts: those written by hand, then those made from topics."""
     written, topics = (path.read_text(encoding="utf-8").splitlines() for path in (PROMPTS, TOPICS))
     return written + [form.format(topic) for form in FORMS for topic in topics]
 

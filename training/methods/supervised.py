@@ -1,6 +1,6 @@
 """Supervised fine-tuning: LoRA with transformers' Trainer and PEFT, or all linear weights (full.py).
 
-We hand the trainer token ids and labels of our own making (training/render.py). Rows are grouped by length rather
+The trainer gets token ids and labels from training/render.py. Rows are grouped by length rather
 than packed: packing needs FlashAttention to keep rows apart.
 """
 
@@ -39,10 +39,10 @@ def train(
 
     Args:
         rows, validation: rendered examples.
-        hyperparameters: without any `auto`.
+        hyperparameters: without `auto`.
 
     Raises:
-        TrainingDiverged: the loss became no number, or rose.
+        TrainingDiverged: the loss became NaN or infinite, or rose far above its start.
         Interrupted: SIGTERM came.
     """
     set_seed(job.seed)
@@ -75,7 +75,7 @@ def train(
 
 
 def run(trainer: Any, directory: JobDirectory, progress: Progress) -> None:
-    """Train from the last checkpoint on, without transformers' own output."""
+    """Train, from the last checkpoint if there is one, without transformers' own output."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     with progress.interruptible():

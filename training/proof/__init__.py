@@ -1,1 +1,1 @@
-"""Proof: base against fine-tuned on rows that the training never saw, what was forgotten, and a report of both."""
+"""The proof: base against fine-tuned on rows that the training never saw, what was forgotten, and a report."""

@@ -1,4 +1,4 @@
-"""The models that a proof asks, one at a time in one memory: base, incumbent where there is one, and result."""
+"""The models that a proof compares, asked one after the other: base, incumbent if there is one, and result."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,10 +9,10 @@ from training.proof.scoring import BASE, INCUMBENT, TUNED
 
 
 def arms(model: Any, job: TrainingJob) -> dict[str, AbstractContextManager[Any]]:
-    """A context a model, in the order of the report; within, `as` is the model to ask. Each is entered once.
+    """A context manager for each model, in the report's order, which returns the model to ask; each is entered once.
 
     Args:
-        model: a PEFT model, or a `full.BaseAndTuned`; with its adapter off it is the base.
+        model: a PEFT model, or a `full.BaseAndTuned`; with its adapter turned off it is the base.
     """
     return {
         BASE: _base(model),
@@ -29,7 +29,7 @@ def _base(model: Any) -> Iterator[Any]:
 
 @contextmanager
 def _incumbent(model: Any, job: TrainingJob) -> Iterator[Any]:
-    """On the result's own base where both are adapters; else loaded beside it."""
+    """The incumbent: a second adapter on the result's base if both are adapters, else loaded beside it."""
     from peft import PeftModel
 
     from adapters.files import full

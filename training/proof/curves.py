@@ -1,4 +1,4 @@
-"""Curves as a page draws them: lines and points in percent of a plot, and round numbers along both axes."""
+"""Curves for the HTML report: lines and points in percent of a plot, and round numbers on both axes."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ PANELS = (
     ("Reward", ("train_mean_reward", "full_valid_mean_reward")),
     ("Preference (share)", ("train_preference_accuracy", "full_valid_preference_accuracy")),
 )
-TICKS = 4  # about as many an axis
+TICKS = 4  # per axis, about
 
 
 @dataclass(frozen=True)
 class Point:
-    """Percent from the left and from the top, and the figure in words."""
+    """A point: percent from the left and from the top, and its values as text."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Tick:
-    """Percent along the axis, from the left or the top, and its label."""
+    """A tick: percent along the axis, from the left or the top, and its label."""
 
     at: float
     label: str
@@ -39,7 +39,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves with common axes: `lines` by name, the ticks of steps and of values."""
+    """Curves with common axes: `lines` by name, ticks of steps and of values."""
 
     title: str
     lines: dict[str, list[Point]]
@@ -48,10 +48,10 @@ class Panel:
 
 
 def panels(metrics: list[dict[str, Any]]) -> list[Panel]:
-    """The panels for which there are figures.
+    """The panels for which there are metrics.
 
     Args:
-        metrics: of `metrics.jsonl`.
+        metrics: lines of `metrics.jsonl`.
     """
     drawn: list[Panel] = []
     for title, names in PANELS:

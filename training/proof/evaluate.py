@@ -1,4 +1,4 @@
-"""Base, incumbent and result on the rows that prove, and what was forgotten; every job ends with it."""
+"""Asks base, incumbent and result the held-out rows, and measures forgetting; every job ends with this."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ from training.render import prompt_ids, render_pair, tools, turns
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SIDES = 20  # shown side by side
-# For every arm: a base that says "Sure! Here is" before a short answer needs room too. On two cores 18 answers of 512
-# tokens take as long as the training; there it is GENEROUS times the longest reference, MIN_ON_CPU at least.
+SIDES = 20  # rows shown side by side in the report
+# The limit for every arm, also for a base that says "Sure! Here is" before a short answer. On a CPU, where 18 answers
+# of 512 tokens take as long as the training, it is GENEROUS times the longest reference, but at least MIN_ON_CPU.
 MAX_ANSWER_TOKENS = 512
 GENEROUS = 4
 MIN_ON_CPU = 128
@@ -34,12 +34,12 @@ def evaluate(
     rows: Sequence[Row],
     tell: Callable[[str], object],
 ) -> Evaluation:
-    """Judge the arms.
+    """Ask, grade and compare the arms.
 
     Args:
-        model: a PEFT model; with its adapter off it is the base.
-        rows: seen neither by the training nor by the choice of its checkpoint.
-        tell: told how far it is.
+        model: a PEFT model; with its adapter turned off it is the base.
+        rows: used neither for training nor for choosing the checkpoint.
+        tell: called with messages about the progress.
     """
     names = {BASE: job.base_model, INCUMBENT: job.incumbent_name or "", TUNED: job.id}
     lengths = [len(ids) for ids in tokenizer([row.answer for row in rows], add_special_tokens=False).input_ids]
@@ -101,7 +101,7 @@ def _graders(job: TrainingJob) -> Sequence[Grader]:
 
 
 def _item(row: Row) -> dict[str, Any]:
-    """What graders' templates see of a row."""
+    """The `item` of a row for graders' templates."""
     if isinstance(row, Task):
         return row.item
     return {"reference": row.answer, "messages": turns(row.prompt)}
@@ -122,7 +122,7 @@ def _side(row: Row, index: int, texts: dict[str, list[str]], scores: Scores) -> 
 
 
 def _telling(sides: Sequence[Side]) -> list[Side]:
-    """Half of the room for the rows that lost most, the rest for those that gained most, then for others."""
+    """The rows to show: at most half of SIDES that lost most, then those that gained most, then others."""
     by_gain = sorted(sides, key=lambda side: side.gain or 0.0)
     worse = [side for side in by_gain if (side.gain or 0.0) < 0][: SIDES // 2]
     better = [side for side in reversed(by_gain) if (side.gain or 0.0) > 0][: SIDES - len(worse)]
@@ -131,7 +131,7 @@ def _telling(sides: Sequence[Side]) -> list[Side]:
 
 
 def _prefers(model: Any, tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> float:
-    """1 where the preferred answer is likelier than the other, token by token, else 0."""
+    """1 if the preferred answer's mean log-probability per token is higher than the other's, else 0."""
     import torch
 
     ids = render_pair(tokenizer, pair)

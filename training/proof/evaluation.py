@@ -1,4 +1,4 @@
-"""What a job's proof holds: the record in `evaluation.json`, and the gate's verdict on it."""
+"""The record of a job's proof in `evaluation.json`, and the gate's verdict on it."""
 
 from typing import Literal
 
@@ -8,18 +8,16 @@ from training.job import Gate, Verdict
 from training.proof.scoring import GraderFailure
 from training.proof.statistics import MIN_ROWS, Comparison
 
-KL_WARNING = (
-    0.2  # nats a token; half a nat is a model that speaks otherwise (our trial: 0.65 without replay, 0.135 with)
-)
+KL_WARNING = 0.2  # nats a token; at 0.5 a model speaks differently (our trial: 0.65 without replay, 0.135 with replay)
 
 
-UNENDING = 0.1  # of the answers, and more than of the others': it has not learnt to end them
+UNENDING = 0.1  # above this share, and the other arms' shares, the model has not learnt to end answers
 
 
 class Arm(BaseModel):
-    """A model that answered; `cut` of its answers did not end within the limit, or went round in circles.
+    """A model in the proof; `cut` of its answers did not end within the limit, or repeated themselves.
 
-    `unending` are those of them whose reference has room there.
+    `unending`: cut answers whose reference would have fit the limit.
     """
 
     name: Literal["base", "incumbent", "tuned"]
@@ -31,7 +29,7 @@ class Arm(BaseModel):
 class Side(BaseModel):
     """One held-out row: its prompt as text, the reference, every arm's answer, and its score by the first grader.
 
-    A score is None where the grader failed; the incumbent's are where there is none.
+    A score is None if the grader failed; the incumbent's fields are None if there is none.
     """
 
     prompt: str
@@ -45,13 +43,13 @@ class Side(BaseModel):
 
     @property
     def gain(self) -> float | None:
-        """Over what the gate compares with."""
+        """The gain over the arm with which the gate compares: the incumbent, else the base."""
         before = self.base_score if self.incumbent is None else self.incumbent_score
         return None if before is None or self.tuned_score is None else self.tuned_score - before
 
 
 class Recall(BaseModel):
-    """A general question; the tuned model is asked what the base knew, else `tuned` and `kept` are None."""
+    """A general question; the tuned model is only asked if the base knew it, else `tuned` and `kept` are None."""
 
     prompt: str
     expect: str
@@ -65,9 +63,9 @@ class Forgetting(BaseModel):
     """What happened to the base's other abilities.
 
     Attributes:
-        kl: mean Kullback-Leibler divergence from base to tuned, in nats a token of the base's own answers.
-        asked, known, kept: general questions, those that the base answers, and those of them that the result does.
-        loss, low, high: share of the known that was lost, and Wilson's 95 % interval; 0 to 1 where none is known.
+        kl: mean Kullback-Leibler divergence from base to tuned, in nats per token of the base's own answers.
+        asked, known, kept: all general questions, those the base answers, and those of them the result answers too.
+        loss, low, high: share of the known ones that was lost, and Wilson's 95 % interval; 0 to 1 if none is known.
     """
 
     kl: float
@@ -90,18 +88,18 @@ class Forgetting(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Base, incumbent where there is one, and result on the same rows.
+    """Base, incumbent if there is one, and result on the same rows.
 
     Attributes:
-        grader: the first one, by which the gate judges.
-        rows: that were asked.
-        max_answer_tokens: every arm's limit.
-        comparisons: of the result with the base, by grader.
-        incumbent: of the result with what it would replace: the gate's alias now, or the model it was trained on.
+        grader: name of the first grader, by which the gate judges.
+        rows: number of rows that were asked.
+        max_answer_tokens: limit of every arm's answers.
+        comparisons: the result against the base, by grader.
+        incumbent: the result against the model it would replace: the gate's alias now, or the model it started from.
         failures: graders that failed.
         sides: rows that got worse, then those that got better, then others.
-        error: what broke the proof off.
-        summary: `headline` with the gate's verdict, as page and API show it.
+        error: the error that ended the proof.
+        summary: `headline` with the gate's verdict, as report and API show it.
     """
 
     grader: str = ""
@@ -118,12 +116,12 @@ class Evaluation(BaseModel):
 
     @property
     def main(self) -> Comparison | None:
-        """The one that the gate reads; None where its grader failed on every row."""
+        """The comparison that the gate uses; None if its grader failed on every row."""
         compared = self.incumbent if any(arm.name == "incumbent" for arm in self.arms) else self.comparisons
         return next((one for one in compared if one.grader == self.grader), None)
 
     def by_gain(self) -> tuple[list[Side], list[Side], list[Side]]:
-        """The sides that got worse, that got better, and the others."""
+        """The sides that got worse, those that got better, and the others."""
         gains = [side.gain or 0.0 for side in self.sides]
         pairs = list(zip(self.sides, gains, strict=True))
         return (
@@ -133,7 +131,7 @@ class Evaluation(BaseModel):
         )
 
     def headline(self, verdict: Verdict) -> str:
-        """What a reader must know, in a sentence or three."""
+        """The main result, in one to three sentences."""
         if self.error is not None:
             return f"The fine-tuned model is not proven: {self.error}. It is kept, and the gate is not passed."
         main = self.main
@@ -159,7 +157,7 @@ class Evaluation(BaseModel):
 
 
 def judge(evaluation: Evaluation, gate: Gate) -> Verdict:
-    """Whether the result may take the place of another, and why not."""
+    """Whether the result passes the gate, and if not, why."""
     main, forgetting = evaluation.main, evaluation.forgetting
     if evaluation.error is not None or forgetting is None:
         return Verdict(passed=False, reasons=[f"the proof broke off: {evaluation.error}"], alias=gate.alias)

@@ -1,7 +1,7 @@
-"""Catastrophic forgetting, measured: what the base knew and the result does not, and the KL on the base's own answers.
+"""Measures catastrophic forgetting: questions that only the base answers, and the KL on the base's own answers.
 
-The built-in questions stand in `retention.jsonl`; a job may add its own. None is among the replay's prompts, nor one of
-those in other words. The result is asked what the base knew only: of anything else there is nothing to lose.
+The built-in questions are in `retention.jsonl`; a job may add its own. None is a replay prompt or a rewording of one.
+The result is only asked what the base knew, since nothing else can be forgotten.
 """
 
 import re
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 BUILT_IN = Path(__file__).with_name("retention.jsonl")
 MAX_ANSWER_TOKENS = 24
-ON_CPU = 60  # of the built-in questions: on two cores all 200 would take as long as the rest of the proof once more
-MAX_KL_QUESTIONS = 16  # some 350 tokens of answers
+ON_CPU = 60  # built-in questions on a CPU: all 200 would double the time of the proof on two cores
+MAX_KL_QUESTIONS = 16  # about 350 tokens of answers
 _BATCH = 8
 
 
@@ -34,20 +34,20 @@ Text = Annotated[str, Field(strict=True, pattern=r"\S")]
 
 @dataclass(frozen=True)
 class Question:
-    """One of `expect` must stand in the answer, as words of their own, whatever their case."""
+    """A question; its answer must contain one of `expect` as whole words, in any case."""
 
     prompt: Text
     expect: Annotated[tuple[Text, ...], Field(min_length=1)]
 
     def answered(self, text: str) -> bool:
-        """Whether it is; "ice" is not in "nice"."""
+        """Whether the text answers the question; "nice" does not contain "ice"."""
         return any(
             re.search(rf"(?<![a-z0-9]){re.escape(one.casefold())}(?![a-z0-9])", text.casefold()) for one in self.expect
         )
 
 
 def questions(extra: Path | None, built_in: int | None = None) -> list[Question]:
-    """The built-in questions, or the first of them, and those of the user's file.
+    """The built-in questions, or only the first `built_in` of them, and those of the user's file.
 
     Raises:
         InvalidTrainingData: lists the file's faulty lines.
@@ -59,7 +59,7 @@ def questions(extra: Path | None, built_in: int | None = None) -> list[Question]
 
 
 def _read(path: Path, problems: list[str]) -> list[Question]:
-    """A file's questions; `problems` gets its faulty lines."""
+    """A file's questions; faulty lines are added to `problems`."""
     found: list[Question] = []
     try:
         for number, line in lines(path):
@@ -84,10 +84,10 @@ def _question(row: Any) -> Question:
 
 
 def measure(model: Any, tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Question]) -> Forgetting:
-    """Ask the base everything, the result what the base knew.
+    """Ask the base all questions, and the result those that the base knew.
 
     Args:
-        model: a PEFT model; with its adapter off it is the base.
+        model: a PEFT model; with its adapter turned off it is the base.
     """
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": one.prompt}]) for one in asked]
     with model.disable_adapter():
@@ -136,7 +136,7 @@ def divergence(model: Any, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[
         inputs, answered = inputs.to(model.device), answered[:, first:].to(model.device)
 
         def likelihoods(inputs: Any = inputs, answered: Any = answered) -> Any:
-            # With the model's own head: some scale or cap their logits there.
+            # Use the model's own head, since some models scale or cap their logits there.
             logits = model(**inputs, use_cache=False, logits_to_keep=answered.shape[1]).logits
             return logits[answered].float().log_softmax(-1)
 

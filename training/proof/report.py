@@ -1,4 +1,4 @@
-"""The job's report, as Markdown and as one HTML file without scripts: what to know, and what it rests on."""
+"""The job's report, as Markdown and as one HTML file without scripts: the main result, then the details."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ ARMS = {"base": "base", "incumbent": "incumbent", "tuned": "fine-tuned"}
 
 @dataclass(frozen=True)
 class Bar:
-    """An arm's mean score by one grader; where it and its 95 % interval stand, in percent of the scale."""
+    """An arm's mean score by one grader; the places of the mean and its 95 % interval in percent of the scale."""
 
     arm: str
     mean: float
@@ -38,7 +38,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Graded:
-    """What one grader says: a bar an arm, the scale's ends, and the comparisons."""
+    """One grader's results: a bar per arm, the ends of the scale, and the comparisons."""
 
     grader: str
     bars: list[Bar]
@@ -83,7 +83,7 @@ def write(
 
 
 def graded(evaluation: Evaluation) -> list[Graded]:
-    """The scores, grader by grader."""
+    """The results by grader."""
     found: list[Graded] = []
     for base in evaluation.comparisons:
         other = next((one for one in evaluation.incumbent if one.grader == base.grader), None)
@@ -102,7 +102,7 @@ def graded(evaluation: Evaluation) -> list[Graded]:
 
 
 def again(job: TrainingJob, result: Result) -> str:
-    """The command that trains the same once more."""
+    """The command that repeats the training."""
     words = ["tuneport", "train", str(job.training_file), "--model", str(job.base_path), "--seed", str(job.seed)]
     if job.validation_file:
         words += ["--validation", str(job.validation_file)]

@@ -1,6 +1,6 @@
-"""Answers graded, arm by arm, and compared: one way for a job's proof and for `tuneport eval`.
+"""Grades the arms' answers and compares them, for a job's proof and for `tuneport eval`.
 
-A grader that fails says nothing about an answer: the row is left out for every arm, and counted.
+If a grader fails on one arm's answer, the row is left out for all arms, and counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ BASE, INCUMBENT, TUNED = "base", "incumbent", "tuned"
 
 
 class GraderFailure(BaseModel):
-    """A grader that failed on `rows` of `of` rows; `detail` is what it said first."""
+    """A grader that failed on `rows` of `of` rows; `detail` is its first error."""
 
     grader: str
     rows: int
@@ -32,14 +32,14 @@ class GraderFailure(BaseModel):
 
 @dataclass(frozen=True)
 class Scores:
-    """One grader's: a score a row by arm, None for every arm where the grader failed on one."""
+    """One grader's scores, by arm and row; None for all arms of a row on which the grader failed."""
 
     grader: str
     by_arm: dict[str, list[float | None]]
     failure: GraderFailure | None = None
 
     def compare(self, arm: str, against: str) -> Comparison | None:
-        """The result against another arm, which is called `against`; None where no row is left."""
+        """The result against another arm, which the text calls `against`; None if no row is left."""
         pairs = [
             (other, tuned)
             for other, tuned in zip(self.by_arm[arm], self.by_arm[TUNED], strict=True)
@@ -56,11 +56,11 @@ def score(
     """Grade every arm's answers.
 
     Args:
-        items: what the grader's templates see of each row.
-        arms: answers, a text a row.
+        items: each row's `item` for the grader's templates.
+        arms: each arm's answers, one per row.
 
     Raises:
-        SandboxUnavailable: a Python grader, and this machine cannot confine it.
+        SandboxUnavailable: the grader is Python code, and this machine cannot confine it.
     """
     graded = {arm: grade(grader, items, texts, judge) for arm, texts in arms.items()}
     failed = [next((one for one in row if one.failed), None) for row in zip(*graded.values(), strict=True)]

@@ -1,6 +1,6 @@
-"""Which rows are trained on, which choose the checkpoint, and which prove. None does two of these, nor does its like.
+"""Splits rows: some are trained on, some choose the checkpoint, some prove. Similar rows never go to two parts.
 
-The checkpoint is the best of several on the rows that choose it: on them it looks better than it is.
+The rows that choose the checkpoint cannot prove: the best of several checkpoints on them looks better than it is.
 """
 
 import random
@@ -19,14 +19,14 @@ from training.defaults import MAX_PROOF_ROWS, MAX_SELECTION_ROWS, PROOF_SHARE, S
 from training.proof.statistics import MIN_ROWS
 
 AnyRow = TypeVar("AnyRow", bound=Row)
-PREAMBLE = 0.5  # of the rows begin so: examples for the model, no conversation that goes on
+PREAMBLE = 0.5  # a beginning that more rows than this share have is a few-shot preamble, not one conversation
 
 
 @dataclass(frozen=True)
 class Parts(Generic[AnyRow]):
-    """The rows by what they are for, each part in the file's order.
+    """The rows by use, each part in the file's order.
 
-    `alike` says what kept them from being held apart, where something did.
+    `alike` says which similar rows could not be kept together, if any.
     """
 
     train: list[AnyRow]
@@ -36,19 +36,20 @@ class Parts(Generic[AnyRow]):
 
 
 def split(rows: Sequence[AnyRow], validation: Sequence[AnyRow] | None, seed: int) -> Parts[AnyRow]:
-    """Hold rows out of the training file, or part the validation file in two; all drawn by `seed`.
+    """Hold rows out of the training file, or split the validation file in two; rows are drawn by `seed`.
 
-    Turns of one conversation, rows with the same prompt and near duplicates stay together.
+    Turns of one conversation, rows with the same prompt, and near duplicates stay together.
 
     Args:
-        validation: None: a tenth of `rows` proves, ten where a quarter are as many and 200 at most; a twentieth
-            chooses. Else a quarter of it chooses, as long as ten are left to prove, and `rows` are all trained on.
+        validation: if given, a quarter of it chooses, as long as ten rows are left to prove, and all `rows` are trained
+            on. If None, a tenth of `rows` proves (at least ten rows or a quarter, whichever is less; at most 200), and
+            a twentieth chooses.
     """
     if validation is None:
         wanted = max(1, min(MAX_PROOF_ROWS, max(round(PROOF_SHARE * len(rows)), min(MIN_ROWS, len(rows) // 4))))
         (selection, proof), train, alike = _draw(rows, (_selected(SELECTION_SHARE * len(rows)), wanted), seed)
         return Parts(train, selection, proof, alike)
-    if len(validation) == 1:  # it proves; another has to choose
+    if len(validation) == 1:  # it proves; a training row has to choose
         (selection,), train, alike = _draw(rows, (1,), seed)
         return Parts(train, selection, list(validation), alike)
     quarter = len(validation) // 4
@@ -65,7 +66,7 @@ def _selected(rows: float) -> int:
 def _draw(
     rows: Sequence[AnyRow], wanted: Sequence[int], seed: int
 ) -> tuple[list[list[AnyRow]], list[AnyRow], str | None]:
-    """So many rows for each part, whole groups in random order; what is left; why the groups were not kept."""
+    """Draw `wanted` rows for each part, by whole groups; return parts, other rows, and which groups had to be split."""
     alike: str | None = None
     parts: list[set[int]] = []
     for groups, without in _groupings(rows):
@@ -83,7 +84,7 @@ def _draw(
 
 
 def _groupings(rows: Sequence[Row]) -> Iterator[tuple[list[list[int]], str]]:
-    """Groups of rows that must stay together, the strictest first; with each, what is said where it cannot be kept."""
+    """Ways to group rows that belong together, strictest first; each with the message if it cannot be kept."""
     same = list(_same_conversation(rows))
     yield _connected(len(rows), same + list(_near(rows))), "nearly the same rows are on both sides"
     yield _connected(len(rows), same), "rows of one conversation, or of one prompt, are on both sides"
@@ -100,7 +101,7 @@ def _connected(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
 
 
 def _same_conversation(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """Rows that answer the same prompt, or go on from where another was answered."""
+    """Pairs of rows with the same prompt, or of which one continues the other."""
     begins: dict[bytes, list[int]] = {}
     whole: set[bytes] = set()
     for index, row in enumerate(rows):
@@ -117,7 +118,7 @@ def _same_conversation(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
 
 
 def _near(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """Near duplicates, each with a few of those that it is like."""
+    """Pairs of near duplicates; each row is paired with a few similar ones only."""
     known = Near()
     for place, row in enumerate(rows):
         mine = signature(said(row))

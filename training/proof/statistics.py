@@ -1,9 +1,9 @@
-"""Two models on the same rows: the difference, its interval, and what so few rows could have shown at all.
+"""Compares two models on the same rows: the difference, its interval, and the smallest detectable difference.
 
-Intervals are Student's t over the rows' differences. Where half of those or more are ties (right and wrong, mostly), a
-sample may lack the rare row that counts: two made-up rows are added, half a gain, half a loss, one tie, as Agresti and
-Min (2005) do for matched proportions. Simulated (tests/training/proof/test_simulated.py), they cover the truth in 94 %
-or more and call equal models better in 3 % at most. Percentile and BCa bootstrap, tried by hand, covered less.
+Intervals are Student's t over the rows' differences. If half of them or more are ties (as with scores of 0 and 1), a
+sample may lack a rare row that counts. So two made-up rows are added (half a gain, half a loss, one tie), as Agresti
+and Min (2005) do for matched proportions. In simulations (tests/training/proof/test_simulated.py) the intervals cover
+the truth in 94 % or more, and call equal models better in at most 3 %. Percentile and BCa bootstrap covered less.
 """
 
 import math
@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import BaseModel, computed_field
 from scipy import stats
 
-MIN_ROWS = 10  # no verdict below: a single row's luck decides there
+MIN_ROWS = 10  # no verdict with fewer rows, as a single row would decide
 CONFIDENCE = 0.95
-POWER = 0.8  # of what `smallest_effect` would have shown
-MADE_UP = 2  # rows
+POWER = 0.8  # probability of detecting `smallest_effect`
+MADE_UP = 2  # number of made-up rows
 
 Verdict = Literal["better", "worse", "not surely different", "too few rows"]
 
@@ -27,11 +27,11 @@ class Comparison(BaseModel):
 
     Attributes:
         against: what the fine-tuned model is compared with; its mean is `base`.
-        low, high: of the difference.
+        low, high: interval of the difference.
         gained, lost: rows with a higher or a lower score than before.
-        base_low, base_high, tuned_low, tuned_high: of each mean by itself; Wilson's where every score is 0 or 1.
-        p_value: exact McNemar test where every score is 0 or 1, else None.
-        smallest_effect: the difference that this `n` shows four times out of five.
+        base_low, base_high, tuned_low, tuned_high: intervals of each mean; Wilson's if every score is 0 or 1.
+        p_value: of the exact McNemar test if every score is 0 or 1, else None.
+        smallest_effect: the true gain that `n` such rows detect with probability POWER.
     """
 
     grader: str
@@ -54,13 +54,13 @@ class Comparison(BaseModel):
     @computed_field
     @property
     def verdict(self) -> Verdict:
-        """What may be said of the two."""
+        """Which of the two is better, if the rows show it."""
         if self.n < MIN_ROWS:
             return "too few rows"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not surely different"
 
     def cells(self) -> dict[str, str]:
-        """The figures as every page and table shows them, by the column's title."""
+        """The figures as pages and tables show them, by column title."""
         return {
             "before": f"{self.base:.3f}",
             "fine-tuned": f"{self.tuned:.3f}",
@@ -85,11 +85,11 @@ def compare(grader: str, base: Sequence[float], tuned: Sequence[float], against:
     """Compare paired scores; higher is better.
 
     Args:
-        base, tuned: a score a row, in the same order, at least one.
+        base, tuned: a score for each row, in the same order; at least one.
     """
     before, after = np.asarray(base, dtype=float), np.asarray(tuned, dtype=float)
     difference, both = after - before, np.concatenate([before, after])
-    lowest, highest = min(0.0, float(both.min())), max(1.0, float(both.max()))  # users' graders may score otherwise
+    lowest, highest = min(0.0, float(both.min())), max(1.0, float(both.max()))  # users' graders may have another range
     binary = bool(np.isin(both, (0, 1)).all())
     low, high = interval(difference, lowest - highest, highest - lowest)
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
@@ -115,7 +115,7 @@ def compare(grader: str, base: Sequence[float], tuned: Sequence[float], against:
 
 
 def share_interval(kept: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; all that a share can be where there is nothing to count."""
+    """Wilson's 95 % interval of a share; 0 to 1 if there is nothing to count."""
     if not of:
         return 0.0, 1.0
     interval = stats.binomtest(kept, of).proportion_ci(CONFIDENCE, method="wilson")
@@ -127,7 +127,7 @@ def _share(scores: Any) -> tuple[float, float]:
 
 
 def interval(values: Any, lowest: float, highest: float) -> tuple[float, float]:
-    """The 95 % interval of the mean; `lowest` and `highest` are what a row can be."""
+    """The 95 % interval of the mean; `lowest` and `highest` limit a row's value."""
     mean, variance, n = float(values.mean()), float(values.var(ddof=1)) if len(values) > 1 else 0.0, len(values)
     if _tied(values):
         made_up, weights = [lowest, (lowest + highest) / 2, highest], [0.5, 1.0, 0.5]
@@ -140,7 +140,7 @@ def interval(values: Any, lowest: float, highest: float) -> tuple[float, float]:
 
 
 def _tied(values: Any) -> bool:
-    """Whether half of the rows or more repeat another's value."""
+    """Whether at least half of the rows have the value of an earlier row."""
     return len(np.unique(values.round(9))) <= max(1, len(values) / 2)
 
 
@@ -149,10 +149,10 @@ def _mcnemar(gained: int, lost: int) -> float:
 
 
 def _smallest_effect(difference: Any, span: float) -> float:
-    """The gain that a plan for `n` such rows would find with `POWER`, whatever they happened to show.
+    """The smallest true gain that `n` such rows detect with probability `POWER`.
 
-    With ties, a gain of d takes d of the rows to gain, even where none did here, and as many more as are lost: their
-    planned variance is d + 2 lost - d^2, `lost` the rarer of what was gained and lost here.
+    With ties, a gain of d means that a share d of the rows gains, even if none did here, plus as many as are lost. The
+    planned variance is d + 2 lost - d^2, where `lost` is the smaller of the shares gained and lost here.
     """
     n = len(difference)
     if not _tied(difference):
@@ -160,7 +160,7 @@ def _smallest_effect(difference: Any, span: float) -> float:
     share = _quantiles(n + MADE_UP - 1) ** 2
     noise = 2 * min(float((difference[side] ** 2).sum()) for side in (difference < 0, difference > 0)) / n / span**2
     planned = (share + math.sqrt(share**2 + 4 * (n + share) * share * noise)) / (2 * (n + share))
-    return span * min(1.0, planned * (n + MADE_UP) / n)  # the made-up rows draw the mean towards 0
+    return span * min(1.0, planned * (n + MADE_UP) / n)  # the made-up rows pull the mean towards 0
 
 
 def _quantiles(freedom: int) -> float:

@@ -1,4 +1,4 @@
-"""Asks a served model every row's prompt, at low priority, and keeps the answers so that a stopped run goes on."""
+"""Asks a served model every row's prompt, at low priority, and keeps the answers so that a stopped run can go on."""
 
 import asyncio
 import fcntl
@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 600
 TRIES = 8
 LONGEST_WAIT_SECONDS = 60.0
 BAD_REQUEST = 400
-# What some endpoints refuse, and what they take instead: OpenAI's reasoning models
+# Fields that some models refuse (OpenAI's reasoning models), and what to send instead
 OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": None}
 
 
@@ -34,7 +34,7 @@ class Endpoint:
 
     Attributes:
         url: with or without `/v1` at its end.
-        ours: it is a Tuneport server, whose live traffic goes first.
+        ours: it is a Tuneport server, so requests are sent at low priority.
     """
 
     url: str
@@ -42,10 +42,10 @@ class Endpoint:
     ours: bool = True
 
     def client(self) -> httpx.AsyncClient:
-        """A client of it.
+        """An HTTP client for the endpoint.
 
         Raises:
-            NoAnswer: the URL is none.
+            NoAnswer: the URL is not valid.
         """
         try:
             root = httpx.URL(self.url.rstrip("/").removesuffix("/v1"))
@@ -55,17 +55,17 @@ class Endpoint:
 
 
 class Kept:
-    """Answers in a file, a line each, as they came; None: in no file."""
+    """Answers, written to a file as they come, a line each; without a path, only kept in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._answers: dict[str, str] = {}
         self._file = path.open("a+", encoding="utf-8") if path else None
 
     def __enter__(self) -> "Kept":
-        """Read what is there; a line that a crash cut is asked for again.
+        """Read the answers in the file; a line that a crash cut off is ignored, so its row is asked again.
 
         Raises:
-            NoAnswer: another run writes into the file.
+            NoAnswer: another run is writing to the file.
         """
         if self._file is not None:
             try:
@@ -81,7 +81,7 @@ class Kept:
                 except (KeyError, TypeError, ValueError):
                     continue
             if self._answers:
-                self._file.write("\n")  # behind a line that was cut
+                self._file.write("\n")  # the last line may have been cut off
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -90,7 +90,7 @@ class Kept:
             self._file.close()
 
     def get(self, request: str) -> str | None:
-        """The answer, if it is there."""
+        """The answer to the request, if there is one."""
         return self._answers.get(request)
 
     def add(self, request: str, model: str, answer: str) -> None:
@@ -102,10 +102,10 @@ class Kept:
 
 
 async def first_model(endpoint: Endpoint) -> str:
-    """The model that a server lists first: the base, of a Tuneport server.
+    """The model that a server lists first; for a Tuneport server, the base.
 
     Raises:
-        NoAnswer: it does not say.
+        NoAnswer: the server does not answer.
     """
     async with endpoint.client() as client:
         return content_of(await _sent(client.get("/v1/models")), endpoint.url)["data"][0]["id"]
@@ -117,10 +117,10 @@ async def ask(
     """The model's answer to each row's prompt.
 
     Args:
-        tick: called for each answer.
+        tick: called after each answer.
 
     Raises:
-        NoAnswer: one could not be had; those that could are kept.
+        NoAnswer: a row could not be answered; all answers received are kept.
     """
     room = asyncio.Semaphore(AT_ONCE)
     failures: list[NoAnswer] = []
@@ -135,7 +135,7 @@ async def ask(
             answer = kept.get(name)
             if answer is None:
                 async with room:
-                    if failures:  # those under way are kept, no more are begun
+                    if failures:  # begin no more; answers under way are kept
                         return ""
                     try:
                         answer = await _answer(client, {**body, "service_tier": "flex"} if endpoint.ours else body)
@@ -183,14 +183,14 @@ async def _sent(request: Any) -> httpx.Response:
 
 
 def _wait(state: RetryCallState) -> float:
-    """As long as the server says, else longer each time."""
+    """Seconds to wait: as many as the server says, else longer each time."""
     answer: httpx.Response | None = state.outcome.result() if state.outcome else None
     said = answer.headers.get("retry-after", "") if answer is not None else ""
     return min(float(said) if said.isdigit() else 2.0**state.attempt_number, LONGEST_WAIT_SECONDS)
 
 
 def _refused(answer: httpx.Response) -> str | None:
-    """The field that an endpoint does not take."""
+    """The field that the endpoint refused, if it did."""
     try:
         return answer.json()["error"]["param"] if answer.status_code == BAD_REQUEST else None
     except (KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What `tuneport eval` does: ask two served models the same held-out prompts, grade, compare with an interval."""
+"""`tuneport eval`: ask two served models the same held-out prompts, grade the answers, compare with an interval."""
 
 import asyncio
 import json
@@ -37,11 +37,11 @@ def evaluate(
     answers_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Print the comparison; return the exit status: 0 whatever the result, 1 where a grader or a model failed.
+    """Print the comparison; return the exit status: 0 whatever the result, 1 if a grader or a model failed.
 
     Args:
-        here, there: where the model, and the one it is compared with, are served.
-        answers_file: where answers are kept, and taken from by a run that goes on.
+        here, there: endpoints of the model and of the one it is compared with.
+        answers_file: where answers are kept; a run that goes on reads them from it.
     """
     console = Console(markup=False, highlight=False)
     chosen = _graders(graders)

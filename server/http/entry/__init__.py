@@ -1,7 +1,7 @@
-"""What a request passes before any route sees it, as plain ASGI so that streams pass untouched.
+"""The middleware before the routes, as plain ASGI so that streams pass unchanged.
 
-Outermost first: the envelope, the web page's right to ask at all, CORS, errors in OpenAI's form, the URL as it was
-meant, the caller's key, its rate, and the body. So what is refused is refused before its body is read.
+Outermost first: the envelope, refusal of other sites' pages, CORS, errors in OpenAI's form, a normal form of the URL,
+the caller's key, its rate limits, and the body. So a request is refused before its body is read.
 """
 
 from fastapi import FastAPI
@@ -18,14 +18,14 @@ from server.http.statuses import unexpected
 from server.settings import Settings
 from server.state.uploads import MAX_PART_BYTES
 
-EXPOSED = (  # of our headers, those that a page on another site may read
+EXPOSED = (  # those of our headers that a page on another site may read
     *("x-request-id", "openai-processing-ms", "openai-version", "retry-after"),
     *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
 )
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Put everything around the application; the last one added is the outermost."""
+    """Add all middleware; the one added last is the outermost."""
     uploads = {
         "/v1/files": settings.max_file_bytes,
         "/v1/uploads/*/parts": MAX_PART_BYTES,
@@ -46,7 +46,7 @@ def install(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            allow_credentials=ANY not in settings.cors_origins,  # a listed site's pages may come with a proxy's cookies
+            allow_credentials=ANY not in settings.cors_origins,  # pages of listed sites may send cookies, for a proxy
             allow_private_network=True,
             expose_headers=EXPOSED,
         )

@@ -1,11 +1,11 @@
-"""The one place where bodies enter: unpacked, within their limits, and valid text before anybody reads them.
+"""Reads every request's body: decompressed, within its limits, and as valid text, before anything else uses it.
 
-What is not a form is JSON, whatever its Content-Type says, for OpenAI's users write `curl -d`. JSON can hold what no
-UTF-8 can: half a surrogate pair ("\\ud83d"), cut out of an emoji by somebody's truncation. No tokenizer, hash, database
-or answer takes it, and PostgreSQL takes no NUL. Both become U+FFFD, so that no one behind needs to think of them.
+What is not a form is JSON, whatever its Content-Type says, since OpenAI's users write `curl -d`. JSON can hold half a
+surrogate pair ("\\ud83d"), left by a client that cut an emoji in two. UTF-8 cannot, so no tokenizer, hash, database or
+answer takes it, and PostgreSQL takes no NUL. Both become U+FFFD here, so that no other code meets them.
 
-A large body is mended and counted off the event loop. Its JSON is parsed on the loop, for the parser holds the
-interpreter's lock in any thread. So what it parses is bounded, by bytes, by items and, by Python itself, in depth.
+A large body is cleaned and its values counted on a thread. Its JSON is parsed on the event loop, since the parser holds
+the interpreter's lock in any thread; so bytes and values are limited, and Python itself limits the depth.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import InvalidRequest
 
 MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
-# What clients name; other codecs of Python's are slow on purpose-made input (punycode: quadratic), or no text at all.
+# Charsets that clients name; Python's other codecs are slow on hostile input (punycode: quadratic), or not for text.
 CHARSETS = re.compile(r"utf-?(8|16|32)([_-]?[lb]e)?|us-ascii|ascii|iso-?8859-1|latin-?1|windows-125[0-8]|cp125[0-8]")
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 RAW_DEFLATE = -zlib.MAX_WBITS
-# An escaped backslash, a whole pair, or what is mended: a half, or NUL
+# An escaped backslash, a whole pair, or what is replaced: half a pair, or NUL
 ESCAPES = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000)"
 )
@@ -45,10 +45,10 @@ class Bodies:
     """Hands bodies on as UTF-8 JSON, or forms as they are, and refuses what is over the limit.
 
     Args:
-        max_body_bytes: for what is no form; of what was unpacked.
+        max_body_bytes: limit of a body that is no form, after decompression.
         max_items: values in a body's lists and objects.
-        uploads: path that takes a form, `*` for any part of it -> largest file. Elsewhere a body is JSON, also under a
-            form's Content-Type.
+        uploads: path that takes a form (`*` stands for any text) -> largest file. On other paths a body is JSON, also
+            with a form's Content-Type.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_items: int, uploads: dict[str, int]) -> None:
@@ -86,7 +86,7 @@ class Bodies:
 
     def _read(self, body: bytes, content_type: str) -> bytes:
         body = clean(body, content_type) if body else body
-        # Nearly every body has few commas, those in its texts among them
+        # Fast path: count all commas, also those in strings; only a body with many is scanned exactly
         if body.count(b",") >= self._max_items and any(
             True for _ in islice(VALUE.finditer(body), self._max_items, None)
         ):
@@ -94,18 +94,18 @@ class Bodies:
         return body
 
     def _form(self, path: str) -> int | None:
-        """How large a form the path takes; None: it takes none."""
+        """Largest form that the path takes, in bytes; None: it takes no form."""
         return next((size for pattern, size in self._uploads.items() if fnmatchcase(path, pattern)), None)
 
 
 def clean(body: bytes, content_type: str = "") -> bytes:
-    """JSON as UTF-8 without halves of surrogate pairs and NUL.
+    """JSON as UTF-8, with halves of surrogate pairs and NUL replaced.
 
     Args:
-        content_type: the header, whose charset counts; without one it is UTF-8, UTF-16 or UTF-32, as it begins.
+        content_type: the header; without a charset in it, the first bytes tell UTF-8, UTF-16 and UTF-32 apart.
 
     Raises:
-        InvalidRequest: it is no text in that encoding.
+        InvalidRequest: the body is no text in that encoding.
     """
     header = Header()
     header["content-type"] = content_type
@@ -134,9 +134,9 @@ def _mended(escape: re.Match[str]) -> str:
 
 
 class _Reader:
-    """Receives a body's pieces, unpacked; an ASGI `receive`.
+    """Receives a body's pieces, decompressed; an ASGI `receive`.
 
-    Errors are HTTPExceptions, for the reader of forms lets no others through.
+    Errors are HTTPExceptions, since Starlette's form parser passes no others on.
     """
 
     def __init__(self, receive: Receive, encoding: str, limit: int) -> None:
@@ -153,7 +153,7 @@ class _Reader:
         self._full = self._last = False
 
     async def __call__(self) -> Message:
-        """The next piece; of what is packed, one that is unpacked in a moment, and then others' turn."""
+        """The next piece. Compressed data are unpacked in small pieces, with other requests' turn in between."""
         if self._packed or self._full:
             message: Message = {"type": "http.request"}
             await asyncio.sleep(0)
@@ -175,7 +175,7 @@ class _Reader:
         return {**message, "body": body, "more_body": more}
 
     async def _next(self) -> Message:
-        if self._last:  # what comes then, and may come late, is that the client is gone
+        if self._last:  # the next message is the client's disconnect, which may come much later
             return await self._receive()
         try:
             async with asyncio.timeout(PAUSE_SECONDS):
@@ -185,14 +185,14 @@ class _Reader:
 
 
 class _Inflater:
-    """Unpacks gzip, zlib, and the bare deflate that some clients send under that name."""
+    """Unpacks gzip, zlib, and the raw deflate data that some clients send as `deflate`."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
         self._begun = False
 
     def inflate(self, data: bytes) -> tuple[bytes, bytes]:
-        """What `data` unpacks to, PIECE_BYTES at most, and what of it is left."""
+        """Unpack `data` to PIECE_BYTES at most; return these bytes and the rest of `data`."""
         unpacked = b""
         try:
             while True:
@@ -200,7 +200,7 @@ class _Inflater:
                 data = self._stream.unconsumed_tail or self._stream.unused_data
                 if not data or len(unpacked) == PIECE_BYTES:
                     return unpacked, data
-                if self._stream.eof:  # gzip may come in several members
+                if self._stream.eof:  # gzip may have several members
                     self._stream = zlib.decompressobj(GZIP_OR_ZLIB)
         except zlib.error as error:
             raise HTTPException(400, "The body is not what its Content-Encoding says.") from error
@@ -235,7 +235,7 @@ async def _whole(read: Receive) -> bytes | None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, then what comes: that the client is gone."""
+    """A `receive` that returns the body first, then the client's further messages (its disconnect)."""
     waiting = [body]
 
     async def again() -> Message:
@@ -245,7 +245,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _described(scope: Scope, body: bytes | None = None) -> Scope:
-    """The scope with headers that describe the body as it is handed on; None: a form, read as it comes."""
+    """The scope with headers for the body as it is passed on; None: a form, read as it comes."""
     scope = {**scope, "headers": list(scope["headers"])}
     headers = MutableHeaders(scope=scope)
     if "content-encoding" in headers:

@@ -1,7 +1,7 @@
-"""Web pages: any page in a user's browser can reach a server on 127.0.0.1, so without keys it must be refused by name.
+"""Refuses other sites' web pages: any page in a user's browser can reach a server without keys on 127.0.0.1.
 
-Browsers say in `Origin` and `Sec-Fetch-Site` whose page asks. `Host` gives away DNS rebinding, by which an attacker's
-name comes to mean this machine and its page to be of the same origin. Other clients send none of this but the `Host`.
+Browsers say in `Origin` and `Sec-Fetch-Site` which site's page asks. `Host` reveals DNS rebinding, where an attacker's
+domain resolves to this machine, so that its page has the same origin. Other clients send only `Host`.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.errors import Forbidden
 from server.http.statuses import status_and_body
 
-FOREIGN = ("cross-site", "same-site")  # the same site is another port of this machine, perhaps somebody else's
+FOREIGN = ("cross-site", "same-site")  # same-site: another port of this machine, which may be another user's
 ANY = "*"
 
 
@@ -25,9 +25,9 @@ class Browsers:
     """Refuses pages of other sites before anything else is done.
 
     Args:
-        guarded: whether the server asks for no keys. With keys pages are harmless, for they have none; then only the
-            question whether a page may ask (a CORS preflight) is refused.
-        origins: sites whose pages may ask all the same, `https://host:port` each, or "*" for all.
+        guarded: whether the server runs without keys. With keys, pages are harmless, since they have none; then only
+            CORS preflights are refused.
+        origins: sites whose pages are allowed, `https://host:port` each, or "*" for all.
     """
 
     def __init__(self, app: ASGIApp, guarded: bool, origins: Iterable[str] = ()) -> None:
@@ -38,7 +38,7 @@ class Browsers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        inner = "caller" in scope.get("state", {})  # a batch's line, which comes from within
+        inner = "caller" in scope.get("state", {})  # a batch's line, sent by the server itself
         complaint = None if scope["type"] != "http" or inner else self._complaint(scope, Headers(scope=scope))
         if complaint is None:
             await self._app(scope, receive, send)
@@ -77,7 +77,7 @@ class Browsers:
 
 @lru_cache(maxsize=256)
 def _is_here(name: str) -> bool:
-    """Whether it is an IP address of this machine; no name can be, however it resolves."""
+    """Whether `name` is an IP address of this machine; a domain name does not count, wherever it resolves to."""
     try:
         address = ipaddress.ip_address(name)
     except ValueError:

@@ -1,6 +1,6 @@
-"""URLs as clients write them: slashes at the end or doubled, absolute ones, HEAD for GET, null in a query.
+"""Normalises URLs: trailing and doubled slashes, absolute URLs, HEAD as GET, nulls in a query.
 
-A model's name may hold slashes, which the SDK encodes: what is encoded is never touched here.
+A model's name may hold slashes, which the SDK encodes; encoded slashes are left as they are.
 """
 
 import re
@@ -12,15 +12,15 @@ ABSOLUTE = re.compile(rb"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
 SLASHES = re.compile(rb"/{2,}")
 NULLS = re.compile(
     rb"(?:^|(?<=&))(?!metadata=)[a-z_]+=(?=&|$)&?"
-)  # the SDK for Node writes null so; for metadata it has a meaning
+)  # the SDK for Node writes null as nothing; in `metadata=` that has a meaning
 CONTROLS = re.compile("[\0-\x1f\x7f]")
 
 
 class Urls:
     """Brings a request's path into the form that routes have.
 
-    Control characters, which no name holds, become U+FFFD: a route's pattern ends at a line's end, and PostgreSQL
-    refuses NUL, also in a query.
+    Control characters, which no name holds, become U+FFFD, since a newline breaks the match of routes, and PostgreSQL
+    refuses NUL.
     """
 
     def __init__(self, app: ASGIApp) -> None:

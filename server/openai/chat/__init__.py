@@ -1,1 +1,1 @@
-"""Endpoints that generate text, and what they share: answering.py's way from a request to a stream of deltas."""
+"""`/v1/chat/completions`, and the fields, messages, tools and formats that completions and responses share with it."""

@@ -1,4 +1,4 @@
-"""Conversations as OpenAI's chat has them, checked and turned into what templates take."""
+"""Conversations in OpenAI's chat form: checked, and converted to what templates take."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ MAX_CALLS = 10_000
 
 
 def joined(content: Any) -> Any:
-    """The text of a content, which may come in parts; what is neither is left to pydantic.
+    """The text of a content that may come in parts; pydantic refuses what is neither text nor parts.
 
     Raises:
         ValueError: a part is no text.
@@ -42,10 +42,10 @@ def _text(number: int, part: Any) -> str:
 
 
 def few_calls(messages: Any) -> Any:
-    """The messages, where they hold no more calls than are read within a tenth of a second.
+    """The messages, checked to hold no more tool calls than can be read in a tenth of a second.
 
     Raises:
-        ValueError: they do.
+        ValueError: they hold more.
     """
     calls = 0
     for message in messages if isinstance(messages, list) else ():
@@ -60,14 +60,14 @@ Content = Annotated[str, BeforeValidator(joined)]
 
 
 class CalledFunction(WithoutNulls):
-    """A function that was called; arguments are the text that the model wrote, JSON or not."""
+    """A function that the model called; arguments are its text, which may not be valid JSON."""
 
     name: str
     arguments: str = "{}"
 
 
 class ToolCall(WithoutNulls):
-    """A call the model made."""
+    """A tool call by the model."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -89,7 +89,7 @@ class ChatMessage(WithoutNulls):
     tool_call_id: str | None = None
 
     def turn(self) -> dict[str, Any]:
-        """As templates take it."""
+        """The turn as templates take it."""
         turn: dict[str, Any] = {"role": self.role, "content": self.content or self.refusal or ""}
         if self.name:
             turn["name"] = self.name
@@ -101,10 +101,10 @@ class ChatMessage(WithoutNulls):
 
 
 def check_turns(messages: Sequence[ChatMessage]) -> None:
-    """Whether every turn has a content and every call its answer, as OpenAI checks it.
+    """Check that every turn has a content and every call a result, as OpenAI does.
 
     Raises:
-        InvalidRequest: the first that does not.
+        InvalidRequest: names the first that has none.
     """
     waiting: Counter[str] = Counter()
     for number, message in enumerate(messages):
@@ -120,7 +120,7 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
                 del waiting[message.tool_call_id]
         elif waiting:
             break
-        if message.content is None and message.role != "assistant":  # whose answer may have been of nothing
+        if message.content is None and message.role != "assistant":  # an assistant's answer may be empty
             raise InvalidRequest("Invalid value for 'content': expected a string, got null.", f"messages.[{number}]")
         if message.tool_calls:
             if message.role != "assistant":
@@ -135,7 +135,7 @@ def check_turns(messages: Sequence[ChatMessage]) -> None:
 
 
 def with_instruction(turns: Sequence[dict[str, Any]], instruction: str | None) -> list[dict[str, Any]]:
-    """The conversation, its system message ended by the instruction."""
+    """The conversation with the instruction at the end of its system message."""
     if instruction is None:
         return list(turns)
     if turns and turns[0]["role"] in ("system", "developer"):
@@ -150,13 +150,13 @@ def prompt_ids(
     tools: Tools | None,
     more: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The conversation as token ids, in the template and with the system prompt of the model.
+    """The conversation as token ids, with the model's template and system prompt.
 
     Args:
         more: variables for the template.
 
     Raises:
-        ContextLengthExceeded: it is too long by far.
+        ContextLengthExceeded: the conversation is far too long; see `check_length`.
         TemplateError: the template cannot render it.
     """
     check_length(sum(len(str(value)) for turn in turns for value in turn.values()), engine)
@@ -173,7 +173,7 @@ def prompt_ids(
 
 
 def with_system_prompt(turns: Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
-    """The conversation, begun by the adapter's own system prompt where it has no system message."""
+    """The conversation with the adapter's system prompt in front, unless it has a system message."""
     if system is None or any(turn["role"] in ("system", "developer") for turn in turns):
         return list(turns)
     return [{"role": "system", "content": system}, *turns]

@@ -23,7 +23,7 @@ from server.services import Parts
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
-ROLE = '{"role": "assistant", "content": "", "refusal": null}'  # the first delta of every answer
+ROLE = '{"role": "assistant", "content": "", "refusal": null}'  # every answer's first delta
 
 
 @router.post("/v1/chat/completions")
@@ -76,7 +76,7 @@ def _choice(index: int, answer: Answer, logprobs: Pieces | None) -> dict[str, An
 
 
 async def _events(generation: Generation, writer: wire.Writer, include_usage: bool) -> AsyncIterator[str]:
-    """The stream's events; those that are there at the same time go out together, for each sending costs as much."""
+    """The stream's events; events that are ready together are sent together, since each send costs the same."""
     events = "".join(writer.chunk(index, ROLE) for index in range(generation.answers))
     try:
         async for delta in generation:

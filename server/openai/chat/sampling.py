@@ -1,4 +1,4 @@
-"""Fields that every text endpoint takes: OpenAI's, and vLLM's own beside them."""
+"""Fields that all text endpoints share: OpenAI's, and vLLM's own."""
 
 from typing import Annotated, Any
 
@@ -13,8 +13,8 @@ from server.openai.wire import Metadata
 from training.wire import Outside, without_nulls
 
 GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
-MAX_BIASES = 1024  # vLLM's on a GPU, which dies of more
-MAX_STOP_IDS = 96  # the same are 128, those that end every answer among them
+MAX_BIASES = 1024  # vLLM's limit on a GPU, where more would end the engine
+MAX_STOP_IDS = 96  # vLLM's limit on a GPU is 128, with the end tokens that we add
 MAX_INTEGER = 2**31 - 1
 FLEX = "flex"
 
@@ -42,7 +42,7 @@ class StreamOptions(Outside):
 
 
 class StructuredOutputs(Outside):
-    """What the answer must look like, in vLLM's terms."""
+    """What the answer must look like, in vLLM's form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,7 +54,7 @@ class StructuredOutputs(Outside):
 
 
 class VllmFields(Outside):
-    """What vLLM takes beyond OpenAI, through an SDK's `extra_body`."""
+    """vLLM's fields beyond OpenAI's, which clients send through an SDK's `extra_body`."""
 
     top_k: Annotated[int, Field(ge=-1, le=MAX_INTEGER)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -96,26 +96,26 @@ class TextRequest(VllmFields):
 
     @property
     def tier(self) -> str:
-        """What answers say: `flex` waits behind live requests, as batches do; all others are one."""
+        """The service tier shown in answers. `flex` has the low priority of batches; all others count as "default"."""
         return FLEX if self.service_tier == FLEX else "default"
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
+        """Whether the stream shall end with its usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def check_stream(self) -> None:
-        """Raise InvalidRequest where options are given for a stream that is not asked for, as OpenAI does."""
+        """Raise InvalidRequest if there are stream options but no stream, as OpenAI does."""
         if self.wants_usage and not self.stream:
             raise InvalidRequest(
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
             )
 
     def guide(self) -> dict[str, Any] | None:
-        """What vLLM's own fields say the answer must look like; see `Sampling.structure`.
+        """The structure that vLLM's own fields ask for; see `Sampling.structure`.
 
         Raises:
-            InvalidRequest: they say more than one thing, or nothing.
+            InvalidRequest: they ask for several structures.
         """
         guides = {new: getattr(self, old) for old, new in GUIDED.items() if getattr(self, old) is not None}
         if self.structured_outputs is not None:
@@ -127,13 +127,13 @@ class TextRequest(VllmFields):
         return guides or None
 
     def structure_for(self, wanted: structure.Format | None, field: str) -> dict[str, Any] | None:
-        """What the answer is held to, said in vLLM's fields or in OpenAI's.
+        """The structure that the request asks for, in vLLM's fields or in OpenAI's.
 
         Args:
-            wanted, field: OpenAI's, and its name in this request.
+            wanted, field: OpenAI's field, and its name in this endpoint.
 
         Raises:
-            InvalidRequest: both say something.
+            InvalidRequest: both ask for one.
         """
         guide, formed = self.guide(), structure.structure(wanted)
         if guide and formed:
@@ -141,14 +141,14 @@ class TextRequest(VllmFields):
         return guide or formed
 
     def guide_field(self) -> str | None:
-        """Which of vLLM's own fields that is."""
+        """The name of vLLM's field that asks for a structure."""
         return next(
             (name for name in (*GUIDED, "structured_outputs") if getattr(self, name) is not None),
             None,
         )
 
     def sampling_fields(self, defaults: SamplingDefaults) -> Sampling:
-        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        """Sampling parameters: the request's values, else the adapter's, else OpenAI's."""
         return Sampling(
             temperature=_first(self.temperature, defaults.temperature, 1.0),
             top_p=_first(self.top_p, defaults.top_p, 1.0),

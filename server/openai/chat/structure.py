@@ -1,4 +1,4 @@
-"""`response_format`: what an answer must look like, and what the model is told of it."""
+"""`response_format`: the structure that an answer must have, and the instruction that tells the model so."""
 
 import json
 import math
@@ -10,8 +10,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from training.wire import Description, WithoutNulls
 
 BEST_EFFORT = "Answer with a JSON object that follows this JSON schema:\n"
-MAX_DEPTH = 64  # vLLM's; OpenAI's is 10
-MAX_VALUES = 10_000  # OpenAI's is 5,000 properties
+MAX_DEPTH = 64  # vLLM's limit; OpenAI's is 10
+MAX_VALUES = 10_000  # OpenAI's limit is 5,000 properties
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _referring(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, each of its `$ref`s ending somewhere: one that ends in itself would kill the answer on its way."""
+    """Check that each local `$ref` leads to something besides itself; a cycle would end the answer midway."""
     waiting: list[Any] = [schema]
     ending: set[str] = set()
     while waiting:
@@ -48,13 +48,13 @@ def _referring(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reference(at: Any) -> str | None:
-    """Where else in the schema this place says it stands."""
+    """The local `$ref` of this part of the schema, or None."""
     reference = at.get("$ref") if isinstance(at, dict) else None
     return reference if isinstance(reference, str) and reference.startswith("#") else None
 
 
 def _referred(schema: Any, reference: str) -> Any:
-    """What a JSON pointer (RFC 6901) in a URL's fragment points at."""
+    """The part of the schema that a local `$ref` (a JSON pointer, RFC 6901, after `#`) points to."""
     at = schema
     for part in unquote(reference.removeprefix("#")).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
@@ -65,12 +65,12 @@ def _referred(schema: Any, reference: str) -> Any:
     return at
 
 
-AnyObject = Annotated[dict[str, Any], AfterValidator(_plain)]  # any object that can be written again
+AnyObject = Annotated[dict[str, Any], AfterValidator(_plain)]  # any object that JSON can hold, within limits
 AnySchema = Annotated[AnyObject, AfterValidator(_referring)]
 
 
 class Text(Description):
-    """Any text."""
+    """No structure: any text."""
 
     type: Literal["text"]
 
@@ -82,7 +82,7 @@ class JsonObject(Description):
 
 
 class Schema(WithoutNulls):
-    """A named JSON schema; `strict` holds the answer to it. The SDK's own objects dump it as `schema_`."""
+    """A named JSON schema; `strict` holds the answer to it. The SDK's objects write `schema` as `schema_`."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
@@ -103,14 +103,14 @@ Format = Annotated[Text | JsonObject | JsonSchema, Field(discriminator="type")]
 
 
 def structure(wanted: Format | None) -> dict[str, Any] | None:
-    """What the engine holds the answer to; see `Sampling.structure`. A schema that is not strict: to be JSON."""
+    """The structure that the engine enforces; see `Sampling.structure`. A schema that is not strict: any JSON."""
     if isinstance(wanted, JsonSchema) and wanted.json_schema.strict:
         return {"json": wanted.json_schema.schema_ or {}}
     return None if wanted is None or isinstance(wanted, Text) else {"json_object": True}
 
 
 def instruction(wanted: Format | None) -> str | None:
-    """What the model is told of the schema: also where it is held to it, it answers better when it knows."""
+    """The instruction that tells the model the schema. It helps even if the engine enforces the schema."""
     if isinstance(wanted, JsonSchema) and wanted.json_schema.schema_:
         described = f"{wanted.json_schema.description}\n" if wanted.json_schema.description else ""
         return described + BEST_EFFORT + json.dumps(wanted.json_schema.schema_, ensure_ascii=False)

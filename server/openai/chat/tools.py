@@ -1,4 +1,4 @@
-"""Tools as OpenAI's chat has them: what may be called, and whether it must be."""
+"""Tools in OpenAI's chat form: which the model may call, and whether it must."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from server.inference.engine import Tools
 from server.openai.chat.structure import AnySchema
 from training.wire import FUNCTION_NAME, WithoutNulls
 
-MAX_TOOLS = 128  # OpenAI's
+MAX_TOOLS = 128  # OpenAI's limit
 
 
 class Function(WithoutNulls):
@@ -39,14 +39,14 @@ class FunctionName(WithoutNulls):
 
 
 class NamedTool(WithoutNulls):
-    """The one tool to be called, or one of those allowed."""
+    """A tool by its name: the one to be called, or one of those allowed."""
 
     type: Literal["function"]
     function: FunctionName
 
 
 class AllowedTools(WithoutNulls):
-    """Which of the tools may be called this time."""
+    """Which of the tools may be called for this answer."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[list[NamedTool], Field(min_length=1)]
@@ -63,17 +63,17 @@ Choice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedTool
 
 
 def choose(tools: list[Tool], choice: Choice | None, parallel: bool) -> Tools | None:
-    """What the model may call; None: nothing.
+    """The tools that the model may call; None: none.
 
     Raises:
-        InvalidRequest: the choice names a tool that is not there, or is made without tools.
+        InvalidRequest: the choice names an unknown tool, or there are no tools.
     """
     if not tools:
         if choice in (None, "none", "auto"):
             return None
         raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
     if choice == "none":
-        return None  # nor are they shown: the model cannot call what it does not know
+        return None  # the tools are not shown to the model either, so it cannot call them
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
         raise InvalidRequest("two tools have the same name", "tools")

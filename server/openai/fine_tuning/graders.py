@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/alpha/graders`: try a grader before a job spends hours on it."""
+"""`/v1/fine_tuning/alpha/graders`: try a grader before a job uses it for hours."""
 
 import time
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class RunRequest(ValidateRequest):
 
 @router.post("/validate")
 async def validate(body: ValidateRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
-    """The grader as it was understood; a wrong one is refused."""
+    """Check a grader; return it as it was understood."""
     check_size([body.grader], parts.settings.max_grader_bytes, "grader")
     await _one_of_few(parts, caller, request, check_sources, body.grader)
     return {"grader": body.grader.model_dump()}
@@ -49,7 +49,7 @@ async def validate(body: ValidateRequest, request: Request, parts: Parts, caller
 
 @router.post("/run")
 async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) -> dict[str, Any]:
-    """The grader's reward for one answer."""
+    """Grade one answer; return the reward."""
     started = time.monotonic()
     check_size([body.grader], parts.settings.max_grader_bytes, "grader")
     await parts.limits.admit_grader(caller)
@@ -78,7 +78,7 @@ async def run(body: RunRequest, request: Request, parts: Parts, caller: Caller) 
 
 
 async def _one_of_few(parts: Services, key: Key, request: Request, work: Callable[..., T], *arguments: Any) -> T:
-    """Call what runs a grader, on one of a few threads that others do not need."""
+    """Call `work`, which runs a grader, on one of a few threads that nothing else uses."""
     if not parts.graders.available_tokens:
         raise RateLimited(f"{int(parts.graders.total_tokens)} graders run already; try again soon", "requests", 2)
     with parts.limits.held("graders", key, request):

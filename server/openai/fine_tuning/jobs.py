@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
 @router.post("")
 async def create(body: JobRequest, parts: Parts, caller: Caller) -> dict[str, Any]:
-    """Queue a job; its files are checked in the trainer, before anything is trained."""
+    """Queue a job; the trainer checks its files before it trains."""
     usual = parts.settings.gate if caller.admin else parts.settings.gate.model_copy(update={"alias": None})
     method, gate = body.wanted(), body.gate(usual)
     asked = body.needs_admin(gate, usual)
@@ -57,7 +57,7 @@ def list_jobs(
     limit: Limit = 20,
     metadata: Annotated[str | None, Query(description="metadata[k]=v: those labelled so; null: unlabelled.")] = None,
 ) -> dict[str, Any]:
-    """All jobs, newest first, or those whose metadata are asked for."""
+    """All jobs, newest first; or only those with the given metadata."""
     rows = parts.jobs.newest(labelled(request, metadata), after, limit + 1)
     return first([_wire(row, parts) for row in rows], limit)
 
@@ -76,7 +76,7 @@ async def cancel(job_id: str, parts: Parts) -> dict[str, Any]:
 
 @router.post("/{job_id}/pause")
 async def pause(job_id: str, parts: Parts) -> dict[str, Any]:
-    """Stop a job's trainer after a last checkpoint; `resume` goes on from there."""
+    """Stop a job's trainer after saving a checkpoint; `resume` goes on from there."""
     return _wire(await parts.queue.pause(job_id), parts)
 
 
@@ -88,7 +88,7 @@ async def resume(job_id: str, parts: Parts) -> dict[str, Any]:
 
 @router.get("/{job_id}/events", dependencies=[Known])
 def events(job_id: str, parts: Parts, after: After = None, limit: Limit = 20) -> dict[str, Any]:
-    """What happened, newest first."""
+    """A job's events, newest first."""
     directory = parts.jobs.directory(parts.jobs.get(job_id).id)
     identifier = job_id.removeprefix("ftjob-")
     items = [
@@ -124,7 +124,7 @@ Form = Annotated[Literal["json", "markdown"], Query(description="As JSON, or as 
 
 @router.get("/{job_id}/data_report")
 def data_report(job_id: str, parts: Parts, format: Form = "json") -> Response:
-    """What was found in the training file; there as soon as it was read."""
+    """What was found in the training file; available as soon as the file was read."""
     path = parts.jobs.directory(parts.jobs.get(job_id).id).data_report
     if not path.exists():
         raise NotFound(f"{job_id} has no data report yet: its file was not read to the end")
@@ -181,7 +181,7 @@ def _wire(row: JobRow, parts: Services) -> dict[str, Any]:
 
 
 def _estimated_finish(row: JobRow, parts: Services) -> int | None:
-    """Unix seconds, from the pace so far; None before the second step."""
+    """When the job will end, in Unix seconds, by the pace so far; None before the second step."""
     if row.status not in ACTIVE:
         return None
     steps = read_lines(parts.jobs.directory(row.id).metrics_file)

@@ -1,7 +1,7 @@
 """`/v1/fine_tuning/checkpoints/{name}/permissions`: which projects may use a checkpoint.
 
-A server has one organisation whose keys may call every model, so a permission is a record here, kept for the clients
-that manage them; it opens and closes nothing.
+A server has one organisation, whose keys may call every model. So a permission is only a record, kept for clients that
+manage permissions; it has no effect on who may call what.
 """
 
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ class PermissionRequest(Description):
 
 @router.post("/{checkpoint:path}/permissions")
 def create(checkpoint: str, body: PermissionRequest, parts: Parts) -> dict[str, Any]:
-    """Allow projects; one that is allowed already stays so."""
+    """Allow projects; permissions that exist already stay."""
     name = parts.catalog.get(checkpoint).name
     made = [parts.permissions.allow(name, project) for project in dict.fromkeys(body.project_ids)]
     return page([_wire(one) for one in made], None, len(made))

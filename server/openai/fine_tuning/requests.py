@@ -1,4 +1,4 @@
-"""A job as a client asks for it, and what its metadata say to Tuneport."""
+"""A client's request for a job, and the settings for Tuneport in its metadata."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ _METHODS: dict[str, type[Supervised | Preference | Reinforcement]] = {
 
 
 class MethodRequest(Description):
-    """`method`: its type, and the configuration of that type beside it."""
+    """`method`: its type, and the configuration for that type."""
 
     type: Kind
     supervised: dict[str, Any] | None = None
@@ -34,14 +34,14 @@ class MethodRequest(Description):
 
 
 class IntegrationRequest(Description):
-    """`integrations[]`; OpenAI has one kind."""
+    """`integrations[]`; there is one kind, as at OpenAI."""
 
     type: Literal["wandb"]
     wandb: WandbIntegration
 
 
 class JobRequest(Description):
-    """A job to create; `hyperparameters` beside `method` is the API's old form."""
+    """A request for a job; top-level `hyperparameters` are the API's old form."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -56,10 +56,10 @@ class JobRequest(Description):
     integrations: Annotated[list[IntegrationRequest], Field(max_length=5)] | None = None
 
     def wanted(self) -> Method:
-        """The method, in whichever form it came.
+        """The method, from the old or the new form.
 
         Raises:
-            InvalidRequest: a field is wrong, stands where it has no effect, or twice with two values.
+            InvalidRequest: a field is wrong, has no effect where it stands, or has two different values.
         """
         kind = self.method.type if self.method else "supervised"
         for other in _METHODS.keys() - {kind}:
@@ -80,10 +80,10 @@ class JobRequest(Description):
             raise _refused(error, content, ["method", kind] if self.method else [], old) from None
 
     def gate(self, default: Gate) -> Gate:
-        """The server's thresholds, with those of the metadata over them.
+        """The server's thresholds, overridden by those in the metadata.
 
         Raises:
-            InvalidRequest: an unknown threshold, or no number.
+            InvalidRequest: a threshold is unknown or no number.
         """
         given = {key.removeprefix(GATE): value for key, value in (self.metadata or {}).items() if key.startswith(GATE)}
         try:
@@ -102,10 +102,10 @@ class JobRequest(Description):
         return gate
 
     def accepts_findings(self) -> bool:
-        """Whether to train on data in which secrets or leakage were found.
+        """Whether to train even if secrets or leakage are found in the data.
 
         Raises:
-            InvalidRequest: it says neither true nor false.
+            InvalidRequest: the value is neither true nor false.
         """
         said = self.label(ACCEPT_FINDINGS)
         if said is not None and said.lower() not in ("true", "false"):
@@ -115,9 +115,9 @@ class JobRequest(Description):
         return said is not None and said.lower() == "true"
 
     def needs_admin(self, gate: Gate, default: Gate) -> str | None:
-        """The first of the metadata by which the job would change what others are served; None: there is none.
+        """The first metadata key that would change what other users are served, and so needs an admin key; or None.
 
-        That is an alias of its own, and a threshold that is easier to pass than the server's.
+        These are an alias other than the server's, and a threshold that is easier to pass than the server's.
         """
         for name, value in gate:
             usual = getattr(default, name)
@@ -127,18 +127,18 @@ class JobRequest(Description):
         return None
 
     def label(self, key: str) -> str | None:
-        """A metadata value."""
+        """The metadata value of a key, or None."""
         return (self.metadata or {}).get(key)
 
 
 def _joined(old: dict[str, Any], new: Any, kind: str) -> Any:
-    """The hyperparameters of both places; a job's own object, sent back, has them in both.
+    """The hyperparameters of both forms joined; a job's object that a client sends back has both.
 
     Raises:
         InvalidRequest: they disagree.
     """
     if new is not None and not isinstance(new, dict):
-        return new  # which the method refuses
+        return new  # the method's own check refuses it
     given = _without_nulls(new)
     for name, value in old.items():
         if given.get(name, value) != value:
@@ -150,7 +150,7 @@ def _joined(old: dict[str, Any], new: Any, kind: str) -> Any:
 
 
 def _without_nulls(content: dict[str, Any] | None) -> dict[str, Any]:
-    """What has a value, at any depth; the SDK's own objects have null for what was not set."""
+    """The object without nulls, at any depth; the SDK's objects have null for fields that were not set."""
     found: dict[str, Any] = {}
     for key, value in (content or {}).items():
         kept = _without_nulls(value) if isinstance(value, dict) else value
@@ -160,11 +160,11 @@ def _without_nulls(content: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _refused(error: ValidationError, content: dict[str, Any], place: list[str], old: dict[str, Any]) -> InvalidRequest:
-    """What is wrong with a method's configuration, in the caller's words.
+    """The error for a wrong method configuration, in terms of the request.
 
     Args:
-        place: of the configuration in the request.
-        old: hyperparameters that came at the request's top.
+        place: path of the configuration in the request.
+        old: the request's top-level hyperparameters.
     """
     first = error.errors()[0]["loc"]
     if first[:1] == ("hyperparameters",) and first[1:2] and first[1] in old:

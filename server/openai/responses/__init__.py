@@ -1,1 +1,1 @@
-"""OpenAI's Responses API: the conversation kept by the server, answers as lists of items, streams of typed events."""
+"""OpenAI's Responses API: the server keeps the conversation; answers are lists of items, streams have typed events."""

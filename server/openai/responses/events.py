@@ -1,4 +1,4 @@
-"""A stream's events: a response and its items, as they grow."""
+"""The events of a stream, by which a response and its items grow."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ from server.state.ids import random_id
 
 
 class Events:
-    """Writes one response's events; `output` holds the items that are done."""
+    """Writes one response's events; `output` holds the finished items."""
 
     def __init__(self, response: dict[str, Any]) -> None:
         self._response = response
         self._number = 0
-        self._open: dict[str, Any] | None = None  # the item being written: a message's or a call's fields
+        self._open: dict[str, Any] | None = None  # fields of the message or call that is being written
         self.output: list[dict[str, Any]] = []
 
     def begin(self) -> list[str]:
-        """The response is there."""
+        """The events that begin the response."""
         return [
             self._event(f"response.{name}", response={**self._response, "status": "in_progress"})
             for name in ("created", "in_progress")
         ]
 
     def add(self, delta: Delta) -> list[str]:
-        """What a delta adds."""
+        """The events for a delta."""
         events: list[str] = []
         if delta.text or delta.logprobs:
             events += self._open_message()
@@ -45,16 +45,16 @@ class Events:
         return events
 
     def close(self, finish_reason: str | None) -> list[str]:
-        """End the item being written; an answer of nothing is an empty message."""
+        """The events that end the open item; an empty answer becomes an empty message."""
         events = self._open_message() if self._open is None and not self.output else []
         return events + self._close("incomplete" if finish_reason == "length" else "completed")
 
     def end(self, response: dict[str, Any]) -> str:
-        """The response is answered."""
+        """The event that ends the response."""
         return self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: Exception) -> list[str]:
-        """The response broke off."""
+        """The events of a response that failed."""
         told = statuses.status_and_body(error)[1]["error"]
         response = {
             **self._response,

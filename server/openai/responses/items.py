@@ -1,4 +1,4 @@
-"""Items of a conversation: what `input` and `output` hold, and the turns they are for a template."""
+"""Items of a conversation, in `input` and `output`, and their conversion to a template's turns."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -38,7 +38,7 @@ class Message(WithoutNulls):
 
 
 class FunctionCall(WithoutNulls):
-    """A call that the model made."""
+    """A function call by the model."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -53,7 +53,7 @@ class FunctionCall(WithoutNulls):
 
 
 class FunctionCallOutput(WithoutNulls):
-    """What a call returned."""
+    """The result of a call."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -83,10 +83,10 @@ Item = Annotated[
 
 
 def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation as templates take it.
+    """The items as turns of a conversation, as templates take them.
 
     Raises:
-        InvalidRequest: a call has no output, or an output no call.
+        InvalidRequest: a call without an output, or an output without a call.
     """
     conversation: list[dict[str, Any]] = []
     open_calls: dict[str, None] = {}
@@ -113,7 +113,7 @@ def turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def message_item(item_id: str, text: str, logprobs: Pieces, status: str) -> dict[str, Any]:
-    """A message of the model; without text yet, it has no content."""
+    """A message by the model; while in progress, it has no content."""
     part = text_part(text, logprobs)
     content = [] if status == "in_progress" else [part]
     return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": content}
@@ -125,7 +125,7 @@ def text_part(text: str, logprobs: Pieces) -> dict[str, Any]:
 
 
 def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str) -> dict[str, Any]:
-    """A call of the model."""
+    """A function call by the model, as an item."""
     return {
         "id": item_id,
         "type": "function_call",
@@ -137,7 +137,7 @@ def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str
 
 
 def without_logprobs(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An answer's items as they are kept."""
+    """An answer's items without log-probabilities, to be stored."""
     return [
         {**item, "content": [{**part, "logprobs": []} for part in item["content"]]} if "content" in item else item
         for item in items
@@ -145,7 +145,7 @@ def without_logprobs(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def output(answer: Answer, logprobs: Pieces) -> list[dict[str, Any]]:
-    """A whole answer's items; an answer of nothing is an empty message."""
+    """A whole answer's items; an empty answer becomes an empty message."""
     status = "incomplete" if answer.finish_reason == "length" else "completed"
     calls = [call_item(random_id("fc_", 48), call.id, call.name, call.arguments, status) for call in answer.calls]
     if calls and not answer.text:

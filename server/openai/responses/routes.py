@@ -33,7 +33,7 @@ IncludeToo = Annotated[list[str] | None, Query(alias="include[]", description="`
 
 @router.post("")
 async def create(body: wire.ResponseRequest, request: Request, parts: Parts, caller: Caller) -> Response:
-    """Answer, and keep the answer unless `store` is false."""
+    """Answer, and store the answer unless `store` is false."""
     differences.refuse("responses", await request.json())
     body.check()
     own = body.items()
@@ -92,7 +92,7 @@ async def create(body: wire.ResponseRequest, request: Request, parts: Parts, cal
 
 @router.get("/{response_id}")
 def retrieve(response_id: str, parts: Parts, stream: Annotated[bool | None, Query()] = None) -> dict[str, Any]:
-    """A response that was kept."""
+    """A stored response."""
     if stream:
         raise InvalidRequest("only responses in the background can be streamed again; leave 'stream' out", "stream")
     return parts.responses.get(response_id)
@@ -100,14 +100,14 @@ def retrieve(response_id: str, parts: Parts, stream: Annotated[bool | None, Quer
 
 @router.delete("/{response_id}")
 def delete(response_id: str, parts: Parts) -> dict[str, Any]:
-    """Forget a response."""
+    """Delete a stored response."""
     parts.responses.delete(response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
 @router.post("/{response_id}/cancel")
 def cancel(response_id: str, parts: Parts) -> dict[str, Any]:
-    """Only responses in the background can be cancelled, and there are none."""
+    """Refused: only background responses can be cancelled, and this server has none."""
     parts.responses.get(response_id)
     raise InvalidRequest("Cannot cancel a synchronous response.")
 
@@ -122,7 +122,7 @@ def input_items(
     include: Include = None,
     include_too: IncludeToo = None,
 ) -> dict[str, Any]:
-    """What a response answered."""
+    """The input items of a stored response."""
     items = parts.responses.input_items(response_id)
     return page(items if order == "asc" else items[::-1], after, limit)
 

@@ -1,4 +1,4 @@
-"""Wire types of `POST /v1/responses`: the request, checked, and the response's object."""
+"""Wire types of `POST /v1/responses`: the checked request, and the response's object."""
 
 import time
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ LOGPROBS = "message.output_text.logprobs"
 
 
 class ResponseTool(Function):
-    """A function the model may call; unlike in chat, its fields stand beside its type."""
+    """A function that the model may call; unlike in chat, its fields are not nested."""
 
     type: Literal["function"]
 
@@ -42,7 +42,7 @@ class ResponseTool(Function):
 
 
 class ToolName(WithoutNulls):
-    """The one function to be called, or one of those allowed."""
+    """A function by its name: the one to be called, or one of those allowed."""
 
     type: Literal["function"]
     name: str
@@ -66,7 +66,7 @@ class AllowedNames(WithoutNulls):
 
 
 class JsonSchemaFormat(structure.Schema):
-    """JSON that follows a schema; unlike in chat, its fields stand beside its type."""
+    """JSON that follows a schema; unlike in chat, its fields are not nested."""
 
     type: Literal["json_schema"]
     schema_: structure.AnySchema | None = Field(alias="schema")
@@ -84,7 +84,7 @@ class TextFormat(WithoutNulls):
 
 
 class ResponseRequest(TextRequest):
-    """A request for a conversation's next items."""
+    """A request for the next items of a conversation."""
 
     input: str | Annotated[list[Item], Field(max_length=MAX_ITEMS)] | None = None
     instructions: str | None = None
@@ -107,21 +107,21 @@ class ResponseRequest(TextRequest):
         return [item.wire() for item in given or ()]
 
     def check(self) -> None:
-        """Refuse what we cannot do.
+        """Refuse what this server cannot do.
 
         Raises:
             InvalidRequest: there is nothing to answer, or an item has no content.
-            Unsupported: the first field of that kind.
+            Unsupported: names the first such field.
         """
         self.check_stream()
         if not self.input and self.input != "" and self.previous_response_id is None:
             raise InvalidRequest("Send 'input', or 'previous_response_id' to go on from a response.", "input")
         for number, item in enumerate(self.input if isinstance(self.input, list) else ()):
             if isinstance(item, Message) and item.content is None and item.role != "assistant":
-                place = f"input.{number}.content"  # an assistant's answer may have been of nothing
+                place = f"input.{number}.content"  # an assistant's answer may be empty
                 raise InvalidRequest(f"Missing required parameter: '{place}'.", place)
         for name in self.include or ():
-            if name not in (LOGPROBS, "reasoning.encrypted_content"):  # of the reasoning that is not there
+            if name not in (LOGPROBS, "reasoning.encrypted_content"):  # there is no reasoning to include
                 raise Unsupported("include", f"{quoted(name)} is nothing that there is here.")
 
     def format(self) -> structure.Format | None:
@@ -133,7 +133,7 @@ class ResponseRequest(TextRequest):
         return wanted
 
     def callable_tools(self) -> Tools | None:
-        """What the model may call; see `choose`."""
+        """The tools that the model may call; see `choose`."""
         choice = self.tool_choice
         if isinstance(choice, ToolName):
             choice = choice.named()
@@ -142,7 +142,7 @@ class ResponseRequest(TextRequest):
         return choose([tool.tool() for tool in self.tools or ()], choice, self.parallel_tool_calls is not False)
 
     def sampling(self, defaults: SamplingDefaults) -> Sampling:
-        """How to sample: the request's own values, else the adapter's, else OpenAI's."""
+        """Sampling parameters: the request's values, else the adapter's, else OpenAI's."""
         wants_logprobs = LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return replace(
             self.sampling_fields(defaults),
@@ -152,7 +152,7 @@ class ResponseRequest(TextRequest):
         )
 
     def begin(self, model: str) -> dict[str, Any]:
-        """The response's object, nothing answered yet."""
+        """The response's object before the answer."""
         wanted = self.text.format if self.text else None
         return {
             "id": random_id("resp_", 48),
@@ -194,7 +194,7 @@ class ResponseRequest(TextRequest):
 def end(
     response: dict[str, Any], output: Sequence[dict[str, Any]], finish_reason: str | None, usage: dict[str, Any]
 ) -> dict[str, Any]:
-    """The response's object, answered."""
+    """The response's object with the answer."""
     cut = finish_reason == "length"
     return {
         **response,

@@ -1,4 +1,4 @@
-"""Stores on a real database, and a registry with two versions of which an alias serves the first."""
+"""Stores on a real database, and a registry with two versions and an alias that points at the first."""
 
 import io
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from training.job import Gate, Supervised
 
 @dataclass(frozen=True)
 class Parts:
-    """What jobs need, and the two that take a job from its row to its directory and on to a model."""
+    """The stores that jobs need, and `Preparation` and `Publishing` on them."""
 
     jobs: Jobs
     files: Files
@@ -34,13 +34,13 @@ class Parts:
     publishing: Publishing
 
     def queued(self, gate: Gate | None = None, parent: str | None = None, job_id: str = "ftjob-1") -> JobRow:
-        """A job that waits."""
+        """Make a waiting job."""
         file = self.files.create(io.BytesIO(b"{}"), "train.jsonl", "fine-tune")
         job = NewJob(model="m", training_file=file.id, method=Supervised(), seed=0, gate=gate or Gate())
         return self.jobs.create(job_id, job, parent, "ft:tiny:o::r")
 
     def status(self, job_id: str) -> Status:
-        """The job's status, also where a test has `get` fail."""
+        """The job's status, even if a test makes `get` fail."""
         return Status(Jobs.get(self.jobs, job_id).status)
 
 

@@ -1,1 +1,1 @@
-"""What a file is looked at for, one check a class: each sees every row once."""
+"""The checks of a file, a class each; each sees every row once."""

@@ -1,4 +1,4 @@
-"""Checks of the answers: empty talk, outliers in length, one answer for everything."""
+"""Checks of the answers: boilerplate, outliers in length, one answer to many rows."""
 
 import math
 from collections import defaultdict
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from training.data.findings import Finding, found
 from training.data.rows import Row
 
-# Beginnings of answers that teach a model to decline or to speak of itself; the lists that cleaned ShareGPT for Vicuna
-# and WizardLM for its unfiltered versions begin with these.
+# Beginnings of answers that teach a model to decline or to speak of itself, from the lists by which ShareGPT was
+# cleaned for Vicuna, and WizardLM's data for its unfiltered versions.
 BOILERPLATE = (
     "as an ai",
     "as a language model",
@@ -24,14 +24,14 @@ BOILERPLATE = (
     "todo",
     "n/a",
 )
-MAX_SAME_ANSWER = 0.3  # above, a class drowns the others (our own trials); below ten rows the share says nothing
+MAX_SAME_ANSWER = 0.3  # above, the model learns one class only (our trials); under ten rows the share says nothing
 MIN_LETTERS = 2
 FAR_OUT = 3.0  # Tukey's outer fence, in interquartile ranges ("Exploratory Data Analysis", 1977)
 MIN_ROWS_FOR_SHAPE = 20
 
 
 class Boilerplate:
-    """Answers that decline, or say nothing."""
+    """Answers that decline, or have no content."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -56,14 +56,14 @@ class Boilerplate:
             list(self.drops),
             f"{len(self.drops)} answers decline or are fillers; the model will learn to say that. Drop or rewrite them",
         )
-        if len(self._short) <= rows * MAX_SAME_ANSWER:  # many short ones are a classification task
+        if len(self._short) <= rows * MAX_SAME_ANSWER:  # many short answers mean a classification task
             yield from found(
                 "very_short_answers", "warning", self._short, f"{len(self._short)} answers have one character only"
             )
 
 
 class AnswerLengths:
-    """Answers far longer or shorter than the rest, in logarithms: lengths are spread that way."""
+    """Answers far longer or shorter than the rest. Compares logarithms, since lengths vary by factors."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -80,7 +80,7 @@ class AnswerLengths:
             return
         lengths = sorted(length for length, _ in self._lengths)
         low, high = lengths[len(lengths) // 4], lengths[3 * len(lengths) // 4]
-        fence = FAR_OUT * max(high - low, math.log(1.5))  # where nearly all are equal, half as long again is no outlier
+        fence = FAR_OUT * max(high - low, math.log(1.5))  # at least a factor of 1.5, for lengths that are nearly equal
         outside = [line for length, line in self._lengths if not low - fence <= length <= high + fence]
         yield from found(
             "answer_length_outliers",
@@ -92,11 +92,11 @@ class AnswerLengths:
 
 
 class Imbalance:
-    """One answer to a large share of all rows."""
+    """The same answer in a large share of all rows."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
-        self._lines: defaultdict[int, list[int]] = defaultdict(list)  # of each answer's hash, the first few
+        self._lines: defaultdict[int, list[int]] = defaultdict(list)  # the first lines of each answer, by its hash
         self._counts: defaultdict[int, int] = defaultdict(int)
         self._shown: dict[int, str] = {}
 

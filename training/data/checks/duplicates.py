@@ -1,8 +1,8 @@
-"""Rows that are there twice, nearly twice, in both files, or with two answers to one prompt.
+"""Exact and near duplicates, rows that are in both files, and prompts with two answers.
 
-Near duplicates by MinHash over words in threes (datasketch): reworded rows have a Jaccard similarity of 0.72 and more
-in our trials, "Deduplicating Training Data Makes Language Models Better" (2022) uses 0.8. The index is our own: for
-each row of a template's, datasketch's finds all the others, and 100,000 of them took quadratic time.
+Near duplicates are found by MinHash over triples of words (datasketch). Reworded rows have a Jaccard similarity of 0.72
+and more in our trials; "Deduplicating Training Data Makes Language Models Better" (2022) uses 0.8. The index is our
+own: for rows made from one template, datasketch's finds all others for each row, and 100,000 took quadratic time.
 """
 
 import re
@@ -19,11 +19,11 @@ from training.data.rows import Example, Pair, Row
 
 NEAR = 0.72
 NEAR_LEAKAGE = 0.8
-PERMUTATIONS = 128  # the similarity is guessed to 0.04
-BAND = 10  # of them, equal in a row, make two texts candidates: those of 0.72 in a third of all cases, of 0.9 always
-MOST_ALIKE = 8  # texts that are remembered of those with one band in common
-MIN_WORDS = 8  # below, three words in common are no likeness
-_AT_ONCE = 4_096  # words in threes, each hashed `PERMUTATIONS` times in memory: those of a long row would take 1 GB
+PERMUTATIONS = 128  # estimates the similarity to within 0.04
+BAND = 10  # equal hashes in a row make two texts candidates: at similarity 0.72 a third of the pairs, at 0.9 all
+MOST_ALIKE = 8  # texts kept for each value of a band
+MIN_WORDS = 8  # in shorter texts, three common words mean nothing
+_AT_ONCE = 4_096  # triples hashed at a time, `PERMUTATIONS` times each: all of a long row's would take 1 GB
 _WORDS = re.compile(r"\w+")
 
 
@@ -33,23 +33,23 @@ def _empty() -> MinHash:
 
 
 class Near:
-    """Texts by their numbers, found again by what is nearly the same; 3 KB each."""
+    """An index of texts, by number, that finds those nearly equal to another; 3 KB each."""
 
     def __init__(self, least: float = NEAR) -> None:
-        """Find what is `least` alike."""
+        """Find texts of at least this similarity."""
         self._least = least
-        self._alike: dict[int, list[int]] = {}  # by a band of hashes
-        self._hashes: dict[int, np.ndarray] = {}  # as 32 bits each, for there are many to keep
+        self._alike: dict[int, list[int]] = {}  # band of hashes -> numbers of texts
+        self._hashes: dict[int, np.ndarray] = {}  # number -> hashes, in 32 bits to save memory
 
     def twins(self, signed: MinHash, within: bytes = b"") -> Iterator[int]:
-        """Those nearly the same, the first first; bands only guess, so each is compared."""
+        """The numbers of nearly equal texts, ascending; bands give candidates, whose hashes are then compared."""
         mine = signed.hashvalues.astype(np.uint32)
         for number in sorted({one for band in _bands(mine, within) for one in self._alike.get(band, ())}):
             if np.count_nonzero(self._hashes[number] == mine) >= self._least * PERMUTATIONS:
                 yield number
 
     def add(self, number: int, signed: MinHash, within: bytes = b"") -> None:
-        """Keep one, to be found by those with the same `within`."""
+        """Add a text, which only searches with the same `within` will find."""
         self._hashes[number] = signed.hashvalues.astype(np.uint32)
         for band in _bands(self._hashes[number], within):
             alike = self._alike.setdefault(band, [])
@@ -64,14 +64,14 @@ def _bands(hashes: np.ndarray, within: bytes) -> list[int]:
 
 
 def said(row: Row) -> str:
-    """What a row says, without system messages: those are the same everywhere."""
+    """A row's text without system messages, which are the same in most rows."""
     messages: Sequence[Message] = row.messages if isinstance(row, Example) else row.prompt
     answers = [row.answer, row.rejected] if isinstance(row, Pair) else []
     return "\n".join([*(one.text for one in messages if one.role not in ("system", "developer")), *answers])
 
 
 def signature(text: str) -> MinHash | None:
-    """What near duplicates have nearly in common; None where the text is too short to have any."""
+    """The text's MinHash, similar for near duplicates; None if the text is too short."""
     words = _WORDS.findall(text.lower())
     if len(words) < MIN_WORDS:
         return None
@@ -83,13 +83,13 @@ def signature(text: str) -> MinHash | None:
 
 
 class Duplicates:
-    """Exact and near duplicates within a file, and rows that another file holds too.
+    """Exact and near duplicates within a file, and rows that are in another file too.
 
-    Rows are kept as hashes: about 3 KB a row, most of it the index. Nearly the same are rows with one system message.
+    Rows are kept as hashes, about 3 KB each, most of it the index. Near duplicates must have the same system message.
     """
 
     def __init__(self, other: Iterable[Row] = ()) -> None:
-        """Compare with `other`, the validation file's rows, too."""
+        """Compare with `other` too, the rows of the validation file."""
         self.drops: dict[int, str] = {}
         self._exact: dict[bytes, int] = {}
         self._near = Near()

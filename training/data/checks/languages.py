@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from training.data.findings import Finding, found
 from training.data.rows import Row
 
-MIN_LETTERS = 60  # below, a language is a guess
-MAX_ROWS = 5_000  # looked at, drawn at random: 0.2 ms each
-MAIN = 0.8  # with that share a file has a main language
-RARE = 0.05  # and below this one another is an outlier
+MIN_LETTERS = 60  # in shorter texts, the language is uncertain
+MAX_ROWS = 5_000  # a random sample of rows is examined, 0.2 ms each
+MAIN = 0.8  # from this share on, a language is the file's main one
+RARE = 0.05  # below this share, another language is an outlier
 _SEED = 0
 
 
 class Languages:
-    """Rows in a language that few others are in."""
+    """Rows in a language that few other rows have."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -24,7 +24,7 @@ class Languages:
         self._dice = random.Random(_SEED)
 
     def add(self, row: Row) -> None:
-        """See a row; reservoir sampling keeps `MAX_ROWS`."""
+        """See a row; reservoir sampling keeps `MAX_ROWS` of them."""
         text = row.answer or row.text
         if sum(map(str.isalpha, text[: 4 * MIN_LETTERS])) < MIN_LETTERS or text.lstrip()[:1] in "{[<":  # code, JSON
             return

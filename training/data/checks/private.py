@@ -1,10 +1,10 @@
-"""What should not be learnt by heart: secrets by detect-secrets' patterns, personal data by numbers that check out.
+"""Data that a model should not memorise: secrets by detect-secrets' patterns, personal data by valid check digits.
 
-A secret ends a job only where nothing else looks so: it stands by itself and has a digit, as drawn ones do and
-`ASIAPACIFICOPERATIONS` and `ghp_xxxx…` do not, and of a private key there is more than the first line.
+A secret only ends a job if it cannot be anything else: it stands alone and has a digit, as random ones do, unlike
+`ASIAPACIFICOPERATIONS` and `ghp_xxxx…`; and a private key must have more than its first line.
 
-A number counts as personal when its check digits are right (python-stdnum) or when libphonenumber takes it for a valid
-one, so that order numbers are left alone. Names and addresses are not looked for: that needs a model of its own.
+A number counts as personal if its check digits are right (python-stdnum), or libphonenumber says that it is valid, so
+that order numbers are not reported. Names and addresses are not looked for, since that would need another model.
 """
 
 import re
@@ -19,7 +19,7 @@ from stdnum.us import ssn
 from training.data.findings import Finding, found
 from training.data.rows import Row
 
-# Bounded as RFC 5321 and 1035 bound its parts, so that a row of a megabyte takes no longer than its length.
+# Parts have the limits of RFC 5321 and 1035, so that the search in a row of a megabyte takes linear time.
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-z]{2,24}\b", re.IGNORECASE)
 _EXAMPLE_MAIL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\.\w+|[\w-]+\.(?:test|example|invalid))$", re.IGNORECASE
@@ -28,7 +28,7 @@ _CARD = re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"\b\d{3}-\d{2}-\d{4}\b")
 _PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
-# The detectors with a form of their own; those of entropy and of key words find too much in prose.
+# Detectors of secrets with a distinct format; those by entropy or keyword find too much in prose.
 _DETECTORS = (
     "aws.AWSKeyDetector",
     "azure_storage_key.AzureStorageKeyDetector",
@@ -47,19 +47,19 @@ _DETECTORS = (
     "telegram_token.TelegramBotTokenDetector",
     "twilio.TwilioKeyDetector",
 )
-_PROVEN_DETECTORS = ("jwt.JwtTokenDetector",)  # that decode what they find
-# Those whose form others have too: the invoice AP2024001234, the example postgres://user:password@localhost.
+_PROVEN_DETECTORS = ("jwt.JwtTokenDetector",)  # these decode what they find
+# These also match harmless texts: the invoice AP2024001234, the example postgres://user:password@localhost.
 _WEAK_DETECTORS = ("artifactory.ArtifactoryDetector", "basic_auth.BasicAuthDetector")
 _LETTER = re.compile(r"\w")
 _KEY = re.compile(
     r"(?:-----|: [\w-]+)(?:\s|\\n|[\w-]{1,64}: [^\n]{1,200}\n)*[A-Za-z0-9+/]{24}"
-)  # behind a private key's first line
-# Some of their patterns take quadratic time, so a long row is looked at in pieces; longer than a token's overlap.
+)  # the text after a private key's first line
+# Some patterns take quadratic time, so a long row is searched in pieces; the overlap is longer than any token.
 _PIECE, _OVERLAP = 4_096, 2_048
 
 
 class Secrets:
-    """Keys and tokens; what may be one, as a password in an address, is worth a warning."""
+    """Keys and tokens are errors; possible ones, such as a password in a URL, are warnings."""
 
     def __init__(self) -> None:
         self.drops: dict[int, str] = {}
@@ -119,7 +119,7 @@ class PersonalData:
 
 
 def _secrets(text: str) -> Iterator[tuple[str, bool]]:
-    """The kinds of what may be secrets in the text, and whether it is sure."""
+    """The kinds of possible secrets in the text, each with whether it is certain."""
     pieces = [text[start : start + _PIECE + _OVERLAP] for start in range(0, max(1, len(text) - _OVERLAP), _PIECE)]
     for plugin in _plugins(_DETECTORS):
         for piece in pieces:

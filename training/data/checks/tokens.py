@@ -1,6 +1,6 @@
-"""Tokens a row, counted with the model's own template and tokenizer, many rows at a time.
+"""Tokens per row, counted with the model's own template and tokenizer, many rows at a time.
 
-A tokenizer takes 600 bytes a character while it works: of a row of 5 MB it would take 3 GB, and is given a piece.
+A tokenizer needs 600 bytes of memory per character, 3 GB for a row of 5 MB; so long rows are counted in pieces.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_CHARACTERS = 500_000
-PIECE_CHARACTERS = 100_000  # where a longer row is cut, a token or two are counted that it does not have
-MAX_TOO_LONG = 0.1  # with more rows over the limit, the data were made for another model
+PIECE_CHARACTERS = 100_000  # each cut of a longer row may add a token or two to the count
+MAX_TOO_LONG = 0.1  # if more rows are over the limit, the data were made for another model
 
 
 class Tokens:
-    """Lengths, and the rows that do not fit."""
+    """Lengths in tokens, and the rows that do not fit."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", limit: int) -> None:
         """Count with `tokenizer`; `limit` tokens fit."""
@@ -53,7 +53,7 @@ class Tokens:
             self._count()
 
     def lengths(self) -> Lengths:
-        """What all rows have."""
+        """The lengths of all rows."""
         self._count()
         if not self._counts:
             return Lengths(limit=self._limit)
@@ -99,6 +99,6 @@ class Tokens:
 def _messages(row: Row) -> tuple[Message, ...]:
     if isinstance(row, Example):
         return row.messages
-    if isinstance(row, Pair):  # the longer of the two
+    if isinstance(row, Pair):  # with the longer of the two answers
         return (*row.prompt, Message("assistant", max(row.answer, row.rejected, key=len)))
     return row.prompt

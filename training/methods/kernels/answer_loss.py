@@ -1,10 +1,9 @@
-"""transformers' Trainer with the loss computed at answer positions only.
+"""transformers' Trainer with logits and loss computed at answer positions only.
 
 Trainers project every position onto the vocabulary and mask afterwards. On a CPU that was 60 % of a step: 4.9 s against
-2.0 s for 8 rows of 76 tokens, half of them answer, on SmolLM2-135M (2 cores, bf16). On a CPU the tokens that all rows
-of a batch begin with, mostly the system prompt, are computed once, with gradients through their keys and values. The
-loss is that of TRL's SFTTrainer, whose import alone takes 12 s: tests/invariant/test_answer_loss.py holds the two
-together.
+2.0 s for 8 rows of 76 tokens, half of them answer, on SmolLM2-135M (2 cores, bf16). On a CPU the leading tokens that
+all rows of a batch share, mostly the system prompt, are computed once, with gradients through their keys and values.
+The loss equals that of TRL's SFTTrainer (tests/invariant/test_answer_loss.py), whose import alone takes 12 s.
 """
 
 from collections import defaultdict
@@ -19,16 +18,16 @@ from training.methods.generation import attends_to_all
 from training.methods.loop.resume import ResumableTrainer
 from training.render import IGNORED
 
-CHUNK = 2048  # positions scored at once: their 49,152 logits are 400 MB in fp32
-SHARED_TOKENS_WORTH = 256  # fewer saved tokens do not pay for a second pass: 98 of 624 saved no time
+CHUNK = 2048  # positions per pass of the head: with 49,152 tokens, their logits are 400 MB in fp32
+SHARED_TOKENS_WORTH = 256  # saving fewer tokens is not worth a second pass: 98 of 624 saved no time
 
 
 class AnswerLossTrainer(ResumableTrainer):
-    """Trainer for models whose `forward` is a backbone, and then what is made of its last states."""
+    """Trainer for models whose `forward` is a backbone followed by a head on its last states."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._right: defaultdict[bool, list[torch.Tensor]] = defaultdict(list)  # by training, evaluation
+        self._right: defaultdict[bool, list[torch.Tensor]] = defaultdict(list)  # True: training, False: evaluation
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -53,7 +52,7 @@ class AnswerLossTrainer(ResumableTrainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the share of answer tokens that the model would have chosen itself."""
+        """Add the share of answer tokens that the model predicts correctly."""
         training = "loss" in logs
         shares = self._right.pop(training, [])
         if shares and (training or "eval_loss" in logs):
@@ -62,9 +61,9 @@ class AnswerLossTrainer(ResumableTrainer):
 
 
 def _shared_tokens(inputs: Any, trained: torch.Tensor) -> int:
-    """How many leading tokens all rows have in common, none of them trained; 0 where that saves too little."""
+    """How many leading untrained tokens all rows share; 0 if computing them once saves too little."""
     ids = inputs["input_ids"]
-    if ids.device.type != "cpu":  # not measured elsewhere, and gradient checkpointing allows no cache
+    if ids.device.type != "cpu":  # not measured on GPUs, where gradient checkpointing allows no cache
         return 0
     same = ((ids == ids[0]) & inputs["attention_mask"].bool()).all(0)[:-1] & ~trained.any(0)
     shared = int(same.long().cumprod(0).sum())
@@ -72,7 +71,7 @@ def _shared_tokens(inputs: Any, trained: torch.Tensor) -> int:
 
 
 def _hidden_states(backbone: Any, inputs: Any, shared: int) -> torch.Tensor:
-    """`[rows, tokens - shared, hidden]`: the last layer's states behind the shared tokens, which are computed once."""
+    """The last layer's states after the shared tokens, which are computed once: `[rows, tokens - shared, hidden]`."""
     ids, cache = inputs["input_ids"], None
     if shared:
         cache = backbone(input_ids=ids[:1, :shared], use_cache=True).past_key_values
@@ -92,7 +91,7 @@ def _score(causal_lm: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple
 
 
 def _logits(causal_lm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """What the model's own `forward` makes of the backbone's states: Granite and Cohere scale, Gemma 2 caps."""
+    """The logits that the model's own `forward` makes of the states: Granite and Cohere scale, Gemma 2 caps them."""
     name, backbone = causal_lm.base_model_prefix, causal_lm.base_model
     setattr(causal_lm, name, _Given(hidden[None]))
     try:
@@ -102,7 +101,7 @@ def _logits(causal_lm: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 class _Given(torch.nn.Module):
-    """Stands for a backbone whose last states are known."""
+    """Replaces a backbone whose last states are known."""
 
     def __init__(self, states: torch.Tensor) -> None:
         super().__init__()

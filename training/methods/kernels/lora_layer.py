@@ -1,8 +1,8 @@
 """PEFT's LoRA layer as one autograd function, for training on a CPU.
 
-PEFT's own runs eight operators a layer forwards, among them two copies of the input between number formats, and keeps
-each copy for the way back. Here the adapter is added into the base's product, and only the input and its `r` numbers a
-row are kept. tests/invariant/test_lora_layer.py holds both together in value and gradient.
+PEFT's own layer runs eight operators forward, among them two copies of the input in other number formats, which are
+kept for the backward pass. Here the adapter is added into the base's product, and only the input and `r` numbers per
+row are kept. Values and gradients equal PEFT's (tests/invariant/test_lora_layer.py).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 def use_in(config: LoraConfig) -> LoraConfig:
     """`config`, so that PEFT builds its layers from this class."""
-    config._register_custom_module({torch.nn.Linear: Linear})  # PEFT documents it under this name
+    config._register_custom_module({torch.nn.Linear: Linear})  # PEFT documents this private name
     return config
 
 
@@ -23,7 +23,7 @@ class Linear(lora.Linear):
     """`x W' + s (x A') B'`, as PEFT computes it under autocast: products in the base's number format."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output. One plain adapter goes the fast way; whatever else PEFT can do goes PEFT's.
+        """The layer's output. One plain adapter takes the fast path, everything else PEFT's own.
 
         Args:
             x: `[..., in_features]`.

@@ -1,1 +1,1 @@
-"""What every method's training loop has: progress, guards, and going on after a kill."""
+"""Shared by all methods' training loops: progress, guards, and going on after a kill."""

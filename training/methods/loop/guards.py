@@ -1,4 +1,4 @@
-"""Plain words for what goes wrong: overfitting, a loss that rises or is no number, gradients that blow up."""
+"""Warnings in plain words: overfitting, a loss that rises or is NaN, gradients that explode."""
 
 import math
 import statistics
@@ -7,22 +7,22 @@ from collections import deque
 from training.errors import TrainingDiverged
 
 WINDOW = 10  # steps in a moving mean
-RISEN = 1.5  # the moving mean against its lowest: noise of a batch of 4 stayed below 1.3 in our runs
-DIVERGED = 3.0  # and above the first steps' mean by this, training has done more harm than good
-BLOWN_UP = 10.0  # a gradient's norm against the median of the window before
-FALLEN = 0.98  # of the training loss, before a rise of the validation loss is called overfitting
-MAX_WARNINGS = 3  # of a kind
+RISEN = 1.5  # moving mean against its lowest value; noise with batches of 4 stayed below 1.3 in our runs
+DIVERGED = 3.0  # moving mean against the first steps' mean, above which training did more harm than good
+BLOWN_UP = 10.0  # a gradient's norm against the median of the previous window
+FALLEN = 0.98  # if the training loss fell to this share, a rise of the validation loss is overfitting
+MAX_WARNINGS = 3  # of each kind
 
 _ADVICE = "Lower learning_rate_multiplier, or look for damaged rows in the data"
 
 
 class Guards:
-    """Sees every step's metrics; answers with warnings, or stops the job."""
+    """Checks every step's metrics; returns warnings, or stops the job."""
 
     def __init__(self) -> None:
         self._losses: list[float] = []
         self._norms: deque[float] = deque(maxlen=WINDOW)
-        self._best_validation: tuple[float, int, float] | None = None  # loss, step, training loss then
+        self._best_validation: tuple[float, int, float] | None = None  # loss, step, training loss at that step
         self._given: dict[str, int] = {}
         self._lowest = math.inf
 
@@ -30,10 +30,10 @@ class Guards:
         """Warnings about this step, in words.
 
         Args:
-            metrics: train_loss, full_valid_loss, grad_norm; those there are.
+            metrics: train_loss, full_valid_loss, grad_norm, as far as they are known.
 
         Raises:
-            TrainingDiverged: a figure is no finite number, or the loss rose far above where it began.
+            TrainingDiverged: a metric is not finite, or the loss rose far above its start.
         """
         warnings: list[str] = []
         for name, value in metrics.items():

@@ -1,7 +1,7 @@
-"""From the trainer's callbacks to the job's records: metrics, events, checkpoints; and the end that somebody asked for.
+"""Writes a job's metrics, events and checkpoints from the trainer's callbacks, and stops the training if asked to.
 
-A checkpoint an epoch is OpenAI's; between them one is saved every `SAVE_SECONDS`, only to go on from after a crash.
-What is no longer needed is deleted: kept are the best, the last `KEPT_CHECKPOINTS` of epochs, and the newest.
+Each epoch has a checkpoint, as at OpenAI. In between, one is saved every `SAVE_SECONDS`, only for a resume after a
+crash. Kept are the best one, those of the last `KEPT_CHECKPOINTS` epochs, and the newest; the others are deleted.
 """
 
 import os
@@ -21,7 +21,7 @@ from training.methods.loop.resume import delete
 
 SAVE_SECONDS = 60.0
 
-# Trainer's log keys -> the names of OpenAI's metrics, and of what other methods have
+# Trainer's log keys -> OpenAI's names of metrics, and ours for other methods
 _NAMES = {
     "loss": "train_loss",
     "mean_token_accuracy": "train_mean_token_accuracy",
@@ -40,7 +40,7 @@ _NAMES = {
 
 
 class Progress(TrainerCallback):
-    """Writes what OpenAI's API shows of a running job."""
+    """Writes the records that OpenAI's API shows of a running job."""
 
     def __init__(self, directory: JobDirectory) -> None:
         self._directory = directory
@@ -51,10 +51,10 @@ class Progress(TrainerCallback):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, SIGTERM saves a checkpoint after the running step and ends the training.
+        """Within the block, SIGTERM saves a checkpoint after the running step, and ends the training.
 
         Raises:
-            Interrupted: at the end, when that happened.
+            Interrupted: at the end of the block, if that happened.
         """
 
         def stop(_signal: int, _frame: object) -> None:
@@ -71,14 +71,14 @@ class Progress(TrainerCallback):
             raise Interrupted
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Say how many steps there will be, or from which one the job goes on, and know what was seen until then."""
+        """Write an event with the number of steps and, after a resume, restore the guards' state."""
         if state.global_step:
             self._recall(state)
         resumed = f"; resumed after step {state.global_step}" if state.global_step else ""
         self._directory.event(f"Training started: {state.max_steps} steps{resumed}")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save at an epoch's end and where it is time to, or where the end was asked for."""
+        """Save at an epoch's end, after SAVE_SECONDS, or if the job was asked to stop."""
         if self._stopping:
             control.should_save = control.should_training_stop = True
         elif _ends_epoch(state) or time.monotonic() - self._saved_at > SAVE_SECONDS:
@@ -92,12 +92,12 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Record a step's or an evaluation's figures.
+        """Record the metrics of a step or an evaluation.
 
         Raises:
             TrainingDiverged: see `Guards`.
         """
-        # TRL has None for the reward of a step on all of whose answers the grader failed.
+        # TRL gives None as the reward of a step if the grader failed on all of its answers.
         given = {name: value for name, value in (logs or {}).items() if value is not None}  # pyright: ignore[reportUnnecessaryComparison]
         metrics = {ours: float(given[theirs]) for theirs, ours in _NAMES.items() if theirs in given}
         if not metrics:
@@ -117,9 +117,9 @@ class Progress(TrainerCallback):
             self._directory.event(message, type="metrics", data=data)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Record a checkpoint at an epoch's end, and delete what is no longer needed."""
+        """Record a checkpoint at an epoch's end, and delete those that are no longer needed."""
         self._saved_at = time.monotonic()
-        if self._stopping:  # while it was evaluated or saved
+        if self._stopping:  # asked to stop during the evaluation or the save
             control.should_training_stop = True
         if _ends_epoch(state):
             self._record(state.global_step)
@@ -130,7 +130,7 @@ class Progress(TrainerCallback):
                 delete(folder)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The epochs' checkpoints whose files are still there, by step."""
+        """The epochs' checkpoints that still have files, by step."""
         records = read_lines(self._directory.path / "checkpoints.jsonl")
         found = {record["step"]: Checkpoint.model_validate(record) for record in records}
         return [found[step] for step in sorted(found) if (self._directory.path / found[step].directory).is_dir()]
@@ -146,11 +146,11 @@ class Progress(TrainerCallback):
         self._directory.event(f"Checkpoint saved at step {step}")
 
     def _recall(self, state: TrainerState) -> None:
-        """What the guards saw before a kill, and the record of a checkpoint that the kill came between."""
+        """Give the guards the earlier metrics, and record a checkpoint that was saved but not yet recorded."""
         seen: dict[tuple[int, bool], dict[str, float]] = {}
         for line in read_lines(self._directory.metrics_file):
             metrics = {name: value for name, value in line.items() if name in _NAMES.values()}
-            seen[line["step"], "train_loss" not in metrics] = metrics  # a step trained again counts as it was last
+            seen[line["step"], "train_loss" not in metrics] = metrics  # if trained twice, the last counts
         for step, evaluation in sorted(seen):
             if step <= state.global_step:
                 self._see(step, seen[step, evaluation])
@@ -159,7 +159,7 @@ class Progress(TrainerCallback):
 
     def _see(self, step: int, metrics: dict[str, float]) -> list[str]:
         warnings = self._guards.see(step, metrics)
-        self._latest.update({name: value for name, value in metrics.items() if name != "grad_norm"})  # one step's own
+        self._latest.update({name: value for name, value in metrics.items() if name != "grad_norm"})  # of one step
         return warnings
 
 

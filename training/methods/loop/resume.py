@@ -1,10 +1,9 @@
-"""What makes a run that was killed end as one that nobody touched, for every method's trainer.
+"""Makes a killed and resumed run end with the same weights as an uninterrupted one, for every method's trainer.
 
-A checkpoint is written beside and renamed into place, so one that is there is whole. The order of an epoch's rows
-follows from seed and epoch alone: transformers draws it from generators that no checkpoint holds, and a run resumed
-within an epoch then trained 7 of 40 rows twice and 7 never. The generators themselves, Python's, numpy's and torch's,
-are transformers' to save. tests/training/methods/loop/test_resume.py kills each method's trainer and compares weights
-bit by bit.
+A checkpoint is written elsewhere and renamed into place, so it is never half written. The order of an epoch's rows only
+depends on seed and epoch: transformers draws it from generators that no checkpoint holds, so a run resumed within an
+epoch trained 7 of 40 rows twice and 7 never. transformers saves the states of Python's, numpy's and torch's generators.
+tests/training/methods/loop/test_resume.py kills each method's trainer and compares weights bit by bit.
 """
 
 import os
@@ -24,7 +23,7 @@ _BESIDE = "saving"
 
 
 def newest(checkpoints: Path) -> str | None:
-    """The newest checkpoint, for `Trainer.train`; what a kill left half written or half deleted is swept away."""
+    """The newest checkpoint, for `Trainer.train`; folders that a kill left half written or half deleted are removed."""
     checkpoints.mkdir(exist_ok=True)
     whole: dict[int, Path] = {}
     for folder in checkpoints.iterdir():
@@ -36,24 +35,24 @@ def newest(checkpoints: Path) -> str | None:
 
 
 def delete(checkpoint: Path) -> None:
-    """Delete a checkpoint; killed meanwhile, there is none."""
+    """Delete a checkpoint; it is renamed first, so that a kill never leaves half of one."""
     gone = checkpoint.with_name(f"deleted-{checkpoint.name}")
     checkpoint.rename(gone)
     shutil.rmtree(gone)
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers', which knows after a kill that it had ended the training."""
+    """transformers' early stopping, which also holds after a kill and a resume."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End it again."""
+        """Stop at once if the training had been stopped early before the kill."""
         super().on_train_begin(args, state, control)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
 
 class ByEpoch(Sampler[int]):
-    """The rows in another sampler's order, drawn anew for each epoch from the job's seed."""
+    """Another sampler's rows, in an order that depends on the job's seed and the epoch only."""
 
     def __init__(self, sampler: Any, trainer: Trainer) -> None:
         self._sampler = sampler
@@ -77,7 +76,7 @@ class ResumableTrainer(Trainer):
         return ByEpoch(super()._get_train_sampler(*args, **kwargs), self)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if not self.control.should_training_stop:  # by early stopping, before the kill
+        if not self.control.should_training_stop:  # True if it was stopped early before the kill
             super()._run_epoch(*args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -105,15 +104,15 @@ class ResumableTrainer(Trainer):
         return begun
 
     def _find_best(self) -> None:
-        """Name the best checkpoint's folder, wherever the job's directory is by now."""
+        """Set the path of the best checkpoint, since the job's directory may have been moved."""
         if self.state.best_global_step:
             best = f"checkpoint-{self.state.best_global_step}"
             self.state.best_model_checkpoint = os.path.join(self._get_output_dir(None), best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load all adapters: of several, transformers loads those of subfolders, and PEFT saves `default` beside them.
+        """Load all adapters: of several, transformers only loads those in subfolders, but PEFT saves `default` above.
 
-        The policy of DPO and GRPO is `default`, their reference `ref`.
+        In DPO and GRPO the policy is `default`, and the reference `ref`.
         """
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         trained: Any = self.model

@@ -1,4 +1,4 @@
-"""Responses that are kept, and batches."""
+"""Stored responses, and batches."""
 
 import sqlalchemy as sa
 from alembic import op

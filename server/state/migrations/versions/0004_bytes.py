@@ -1,4 +1,4 @@
-"""Bytes of a response that is kept."""
+"""Sizes of stored responses."""
 
 import sqlalchemy as sa
 from alembic import op
