@@ -128,7 +128,7 @@ async def unexpected(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """ErrorAnswer errors in this form; what is left, `unexpected` answers (entry/) or at last middleware.py."""
+    """Answer errors in this form; what is left, `unexpected` answers (entry/) or at last envelope.py."""
 
     async def domain(_request: Request, error: Exception) -> Response:
         status, content = status_and_body(error)
