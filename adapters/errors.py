@@ -8,10 +8,9 @@ AdapterError
 ├── AdapterInUse      (ValueError)   an alias points at it
 ├── TooManyAdapters   (ValueError)   the limit on registered adapters is reached
 ├── AdapterDamaged    (RuntimeError) the files in the store are no longer those that were registered
-└── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
+├── AdapterNotFound   (LookupError)  no adapter, and no alias, of that name
+└── chat.template:   TemplateError (ValueError)
 """
-
-_LONGEST = 1000  # characters of a client's value in a message; the value may have a million
 
 
 class AdapterError(Exception):
@@ -31,7 +30,7 @@ class InvalidAdapter(AdapterError, ValueError):
     """
 
     def __init__(self, key: str, problem: str) -> None:
-        key, problem = _shown(key), _shown(problem)
+        key, problem = shown(key), shown(problem)
         super().__init__(key, problem)
         self.key = key
         self.problem = problem
@@ -64,10 +63,10 @@ class AdapterNotFound(AdapterError, LookupError):
     """No adapter is registered under the name, which is the error's only argument."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(_shown(name))
+        super().__init__(shown(name))
 
 
-def _shown(text: str) -> str:
+def shown(text: str, longest: int = 1000) -> str:
     """A client's value for a message: shortened, and with half surrogate pairs, which have no UTF-8, escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

@@ -273,8 +273,8 @@ class Registry:
                 raise NameTaken(f"{name!r} is an adapter; an alias needs a name of its own")
             resolved: dict[str, int] = {}
             for version, weight in weights.items():
-                full = version if version.startswith("ft:") else f"{name}:{version}"
-                resolved[self._row(session, full).name] = weight
+                version_name = version if version.startswith("ft:") else f"{name}:{version}"
+                resolved[self._row(session, version_name).name] = weight
             row = session.get(_AliasRow, name)
             if row is None:
                 row = _AliasRow(name=name, base_model=self.base.name, previous=None, owned_by=owned_by, created_at=now)

@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 20
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
-def counting(folder: Path) -> tuple[str, ...]:
+def taken_files(folder: Path) -> tuple[str, ...]:
     """The names of the files to take from a folder: an adapter's, else a full model's.
 
     If an adapter lies there, a model beside it (the base's config.json, merged weights) is ignored.
@@ -75,7 +75,7 @@ class Store:
         try:
             if not source.is_dir():
                 raise InvalidAdapter(source.name, "is not a folder on the server")
-            names = counting(source)
+            names = taken_files(source)
         except OSError as error:  # a name too long for the file system, no permission
             raise InvalidAdapter(source.name, f"cannot be read: {error.strerror}") from error
         if not any((source / name).is_file() for name in (validate.CONFIG, full.CONFIG)):

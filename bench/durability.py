@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from bench.servers import free_port
+from demo.server import free_port
 from server.state.status import ENDED, Status
 from training.directory import JobDirectory, read_lines
 
@@ -65,9 +65,9 @@ class Victim:
     def kill_trainer(self) -> None:
         """SIGKILL to the running trainer, if any."""
         for folder in (self.data / "jobs").glob("ftjob-*"):
-            runner = JobDirectory(folder).runner()
-            if runner is not None:
-                os.kill(runner, signal.SIGKILL)
+            trainer = JobDirectory(folder).trainer_pid()
+            if trainer is not None:
+                os.kill(trainer, signal.SIGKILL)
 
     def __enter__(self) -> "Victim":
         return self

@@ -5,8 +5,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench.adapters import random_adapters
 from bench.load import Stream, chat, connect, percentile
+from bench.random_adapters import random_adapters
 from bench.servers import Target, tuneport
 
 STREAMS = 16

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.adapters import random_adapters
 from bench.load import Figures, run
+from bench.random_adapters import random_adapters
 from bench.servers import MAX_LORAS, STOCK, TUNEPORT, Target, stock, tuneport
 
 ROUNDS = 3

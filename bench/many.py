@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from bench.adapters import random_adapters
 from bench.load import chat, connect, percentile
+from bench.random_adapters import random_adapters
 from bench.servers import MAX_LORAS, STOCK, TUNEPORT, Target, stock, tuneport
 
 ADAPTERS = 1000

@@ -6,8 +6,8 @@ from typing import Any
 
 import psutil
 
-from bench.adapters import random_adapters
 from bench.load import connect
+from bench.random_adapters import random_adapters
 from bench.servers import MAX_CPU_LORAS, Target, tuneport
 
 ADAPTERS = 2 * MAX_CPU_LORAS  # asked for in turn, so that each has been evicted before it is asked again

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from demo.server import serve
+from demo.server import free_port, serve
 from server.engine.vllm import PLUGIN
 
 KV_CACHE_BYTES = 2 * 1024**3
@@ -45,13 +44,6 @@ class Target:
             url, body = f"{root}/admin/adapters", {"name": name, "path": str(folder.absolute())}
         headers = {"Authorization": f"Bearer {self.api_key}"}
         httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -108,21 +100,21 @@ def stock(model: Path, log: Path, *, our_engine: bool = False) -> Iterator[Targe
 
 
 @contextlib.contextmanager
-def tuneport(model: Path, data_dir: Path) -> Iterator[Target]:
-    """Tuneport, with keys and metrics, but without a waiting trainer, as stock vLLM has none."""
-    os.environ["TUNEPORT_KV_CACHE_BYTES"] = str(KV_CACHE_BYTES)
-    os.environ["TUNEPORT_MAX_CPU_LORAS"] = str(MAX_CPU_LORAS)
-    os.environ["TUNEPORT_WARM_TRAINER"] = "false"
+def tuneport(model: Path, data_dir: Path, **settings: str) -> Iterator[Target]:
+    """Tuneport, with keys and metrics, but without a waiting trainer, as stock vLLM has none.
+
+    Args:
+        settings: more of them, as `serve` takes them.
+    """
+    settings |= {
+        "kv_cache_bytes": str(KV_CACHE_BYTES),
+        "max_cpu_loras": str(MAX_CPU_LORAS),
+        "max_loras": str(MAX_LORAS),
+        "max_model_len": str(MAX_MODEL_LEN),
+        "warm_trainer": "false",
+    }
     started = time.perf_counter()
-    flags = (
-        "--max-model-len",
-        str(MAX_MODEL_LEN),
-        "--max-loras",
-        str(MAX_LORAS),
-        "--adapter-root",
-        str(data_dir.absolute()),
-    )
-    with serve(model, data_dir, *flags) as server:
+    with serve(model, data_dir, "--adapter-root", str(data_dir.absolute()), **settings) as server:
         while not _answers(server.base_url, server.api_key, model.name):
             if server.process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                 raise RuntimeError(f"tuneport did not start; see {server.log}")

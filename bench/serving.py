@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.adapters import random_adapters
 from bench.load import run
+from bench.random_adapters import random_adapters
 from bench.servers import STOCK, TUNEPORT, Target, stock, tuneport
 
 HOT_LOADS = 7

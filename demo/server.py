@@ -52,6 +52,13 @@ class Server:
         raise RuntimeError(f"the server did not start; its log {self.log} ends:\n{self.log.read_text()[-2000:]}")
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextlib.contextmanager
 def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator[Server]:
     """Run a server during the block; it listens at once, the engine is ready later (`server.wait("/ready")`).
@@ -59,9 +66,7 @@ def serve(model: Path, data_dir: Path, *flags: str, **settings: str) -> Iterator
     Args:
         settings: named as their variables without the prefix: `dtype="float32"`.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     key = f"sk-demo-{secrets.token_urlsafe(24)}"
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"

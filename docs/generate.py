@@ -7,11 +7,13 @@ from typing import Any
 
 import typer.main
 from fastapi.routing import APIRoute
+from prometheus_client.metrics import MetricWrapperBase
 
 from bench import proofs
 from server.admin import figures, probes
 from server.app import FOR_ADMIN_KEYS, FOR_EVERY_KEY
 from server.cli import app as cli
+from server.metrics import Metrics
 from server.openai.differences import ENDPOINTS, VLLM, Narrower, Refused, Taken
 from server.settings import Settings
 
@@ -119,7 +121,7 @@ def _harmless(entry: Refused | Taken | Narrower) -> str:
 
 def page() -> str:
     """The page of reference."""
-    return "\n".join([HEAD, *_routes(), "", *_commands(), *_settings()]) + "\n"
+    return "\n".join([HEAD, *_routes(), "", *_commands(), *_settings(), *_metrics()]) + "\n"
 
 
 def _routes() -> list[str]:
@@ -162,6 +164,16 @@ def _settings() -> list[str]:
     for name, field in Settings.model_fields.items():
         default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
         lines.append(f"| `{name}` | {default} | {field.description} |")
+    return lines
+
+
+def _metrics() -> list[str]:
+    lines = ["", "## Metrics", "", "| of `GET /metrics` | labels | what it tells |", "|---|---|---|"]
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            lines.append(f"| `{name}` | {', '.join(metric._labelnames)} | {family.documentation} |")
     return lines
 
 

@@ -89,10 +89,10 @@ def create_app(settings: Settings, base: BaseModel, engine: Engine) -> FastAPI:
             app.state.services = parts
             parts.supervisor.start()
             await parts.queue.start()
-            parts.runner.start(app)
+            parts.batch_runner.start(app)
             async with _meanwhile(_tidy(parts), parts.metrics.watch_loop(), parts.replies.watch()):
                 yield
-            await parts.runner.stop()
+            await parts.batch_runner.stop()
             await parts.queue.stop()
             await parts.supervisor.stop()
             parts.embedder.stop()
@@ -134,14 +134,14 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
     )
     jobs = Jobs(database, data / "jobs")
     batches = Batches(database, settings.max_waiting_batches)
-    secrets = {GPU_SHARE_VARIABLE: str(1 - settings.gpu_memory_utilization)}
+    environment = {GPU_SHARE_VARIABLE: str(1 - settings.gpu_memory_utilization)}
     if judge := settings.judge():
-        secrets |= {URL_VARIABLE: judge.url, KEY_VARIABLE: judge.key}
+        environment |= {URL_VARIABLE: judge.url, KEY_VARIABLE: judge.key}
     queue = JobQueue(
         jobs,
         Preparation(jobs, stored, catalog, base),
         Publishing(jobs, stored, catalog, settings.organization),
-        Trainers(settings.warm_trainer, data / "spawner.log", secrets),
+        Trainers(settings.warm_trainer, data / "spawner.log", environment),
         Placement(settings.training_devices),
         metrics,
         settings.max_running_jobs,
@@ -161,7 +161,7 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         permissions=Permissions(database),
         responses=Responses(database, settings.max_responses, settings.max_response_bytes, settings.max_body_bytes),
         batches=batches,
-        runner=BatchRunner(batches, stored, data / "batches"),
+        batch_runner=BatchRunner(batches, stored, data / "batches", metrics),
         embedder=Embedder(settings.embedding_model),
         jobs=jobs,
         queue=queue,

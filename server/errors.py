@@ -67,10 +67,10 @@ class RateLimited(ServerError, RuntimeError):
 
     Attributes:
         kind: "requests" or "tokens"; the error object's type.
-        retry_seconds: seconds until there is room again.
+        retry_seconds: seconds until there is room again; a minute if a queue is full.
     """
 
-    def __init__(self, message: str, kind: str, retry_seconds: float) -> None:
+    def __init__(self, message: str, kind: str, retry_seconds: float = 60.0) -> None:
         super().__init__(message, kind, retry_seconds)
         self.kind = kind
         self.retry_seconds = retry_seconds

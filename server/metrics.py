@@ -56,6 +56,12 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Counter("tuneport_jobs", "Fine-tuning jobs that ended.", ("status",), registry=self.registry)
+        self.queue_failures = Counter(
+            "tuneport_queue_failures",
+            "Times the queue of jobs, or of batches, could not go on and waited to try again.",
+            ("queue",),
+            registry=self.registry,
+        )
         self._by_model = (
             self.prompt_tokens,
             self.completion_tokens,

@@ -46,7 +46,7 @@ class Services:
     permissions: Permissions
     responses: Responses
     batches: Batches
-    runner: BatchRunner
+    batch_runner: BatchRunner
     embedder: Embedder
     jobs: Jobs
     queue: JobQueue

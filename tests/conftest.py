@@ -1,15 +1,16 @@
 """Shared by all tests: SmolLM2, prepared once per machine; a tiny random Llama, made once per run; random adapters."""
 
-import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from adapters.base import BaseModel
+from bench.random_adapters import noise_adapter
 from tests.bounded import RUNNING_VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -58,14 +59,6 @@ def pytest_runtest_logstart(nodeid: str) -> None:
     """Write which test runs, for tests/bounded.py, which names it if the run takes too long."""
     if folder := os.environ.get(RUNNING_VARIABLE):
         (Path(folder) / os.environ.get("PYTEST_XDIST_WORKER", "main")).write_text(nodeid)
-
-
-class Folders(Protocol):
-    """Anything that makes new folders: pytest's tmp_path_factory, or a benchmark's."""
-
-    def mktemp(self, basename: str) -> Path:
-        """A new folder."""
-        ...
 
 
 @pytest.fixture(scope="session")
@@ -151,55 +144,9 @@ def tiny_base(tiny: Path) -> BaseModel:
 
 @pytest.fixture
 def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
-    return noise_adapter(tmp_path_factory)
+    return noise_adapter(partial(tmp_path_factory.mktemp, "adapter"))
 
 
 @pytest.fixture(scope="session")
 def make_lasting_adapter(tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
-    return noise_adapter(tmp_path_factory)
-
-
-def noise_adapter(folders: Folders) -> MakeAdapter:
-    """A function that writes adapters with random weights in PEFT's files, large enough to change greedy answers.
-
-    Keyword arguments: `seed`, `rank`, `scale`, `modules` (leaf names), `config` (keys to add or change) and `edit`,
-    which may change the tensors before they are saved.
-    """
-
-    def make(
-        base: BaseModel,
-        *,
-        seed: int = 0,
-        rank: int = 8,
-        scale: float = 0.02,
-        modules: tuple[str, ...] = ("q_proj", "v_proj", "down_proj"),
-        config: dict[str, Any] | None = None,
-        edit: Callable[[dict[str, Any]], Any] = lambda tensors: None,
-    ) -> Path:
-        import torch
-        from safetensors.torch import save_file
-
-        generator = torch.Generator().manual_seed(seed)
-        tensors: dict[str, Any] = {}
-        for module, (out_features, in_features) in base.shapes.items():
-            if module.rsplit(".", 1)[-1] in modules:
-                key = f"base_model.model.{module}.lora_"
-                tensors[f"{key}A.weight"] = torch.randn(rank, in_features, generator=generator) * scale
-                tensors[f"{key}B.weight"] = torch.randn(out_features, rank, generator=generator) * scale
-        edit(tensors)
-        folder = folders.mktemp("adapter")
-        save_file(tensors, folder / "adapter_model.safetensors")
-        content = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "r": rank,
-            "lora_alpha": 2 * rank,
-            "target_modules": list(modules),
-            "bias": "none",
-            "base_model_name_or_path": base.name,
-            **(config or {}),
-        }
-        (folder / "adapter_config.json").write_text(json.dumps(content))
-        return folder
-
-    return make
+    return noise_adapter(partial(tmp_path_factory.mktemp, "adapter"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from bench.servers import free_port
+from demo.server import free_port
 from server.settings import Settings
 from tests.hostile import CHAT, Hostile, bodies
 from tests.inprocess import PERCEPTIBLE_SECONDS

@@ -103,7 +103,7 @@ class JobDirectory:
             lock.flush()
             yield
 
-    def runner(self) -> int | None:
+    def trainer_pid(self) -> int | None:
         """Process id of the trainer that holds the lock, or None."""
         if not self._lock.exists():
             return None

@@ -5,7 +5,11 @@ TrainingError
 ├── TrainingDiverged     (RuntimeError)  the loss became NaN or infinite, or rose far above its start
 ├── NothingToLearn       (RuntimeError)  all answers get the same reward
 ├── GraderFailed         (RuntimeError)  the grader, or its judge, fails on many answers in a row
-└── DiskFull             (RuntimeError)  no room on the disk
+├── DiskFull             (RuntimeError)  no room on the disk
+├── data.jsonl:          NotJsonLines (ValueError)
+├── render:              AnswersApart (ValueError)
+└── graders:             InvalidPath, InvalidFormula, TooLong, BrokenSource, JudgeRefused (ValueError);
+                         JudgeUnavailable, SandboxUnavailable (RuntimeError)
 Interrupted  the trainer was asked to stop; it saved a checkpoint and can go on
 """
 

@@ -9,6 +9,7 @@ from adapters.manifest import Manifest
 from training.data.messages import Message
 from training.data.reading import fail_on
 from training.data.rows import Example, Pair, Row, Task
+from training.errors import TrainingError
 from training.job import TrainingJob
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def prompt_ids(
     return template.encode(tokenizer, template.render(tokenizer, messages, generation_prompt=True, tools=tools))
 
 
-class AnswersApart(ValueError):
+class AnswersApart(TrainingError, ValueError):
     """The template changes an answer when others follow it, or ends no answer; so each answer needs its own row."""
 
 

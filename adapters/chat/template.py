@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError as JinjaError
 
 from adapters.chat import apart, bounded
+from adapters.errors import AdapterError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,7 @@ FAULTS = (JinjaError, *bounded.RAISED)
 NO_TEXT = f"[{CUT}\ud800-\udfff]"  # half a surrogate pair can come in a call's arguments, which are JSON within JSON
 
 
-class TemplateError(ValueError):
+class TemplateError(AdapterError, ValueError):
     """The chat template refused the conversation; the message is the template's own.
 
     Attributes:

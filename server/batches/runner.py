@@ -22,7 +22,8 @@ from server.batches import lines
 from server.batches.lines import Answers, Line
 from server.errors import NotFound
 from server.inference.engine import LATER
-from server.state.batches import ENDED, Batches, BatchRow, Counts
+from server.metrics import Metrics
+from server.state.batches import ENDED, Batches, BatchRow, BatchStatus, Counts
 from server.state.files import Files
 from server.state.ids import random_id
 from server.state.keys import Key
@@ -32,16 +33,17 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 16
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 60.0
-CALLER = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0)
+BATCH_KEY = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0)
 
 
 class BatchRunner:
     """Works through the queue of batches."""
 
-    def __init__(self, batches: Batches, files: Files, root: Path) -> None:
+    def __init__(self, batches: Batches, files: Files, root: Path, metrics: Metrics) -> None:
         self._batches = batches
         self._files = files
         self._root = root
+        self._failures = metrics.queue_failures.labels(queue="batches")
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -69,6 +71,7 @@ class BatchRunner:
                     await self._next(client)
                 except Exception:  # such as a full disk: nothing is lost, so try again
                     logger.exception("a batch could not go on; trying again in %.0f s", RETRY_SECONDS)
+                    self._failures.inc()
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _next(self, client: httpx.AsyncClient) -> None:
@@ -86,21 +89,22 @@ class BatchRunner:
             logger.exception("batch %s failed", row.id)
             message = f"the server could not run the batch: {type(error).__name__}"
             found = [{"code": "server_error", "line": None, "message": message, "param": None}]
-            await asyncio.to_thread(self._batches.move, row.id, "failed", unless=ENDED, errors=found)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, unless=ENDED, errors=found)
 
     async def _run(self, row: BatchRow, client: httpx.AsyncClient) -> None:
         try:
             source = (await asyncio.to_thread(self._files.get, row.input_file, needed=True)).path
         except NotFound as error:
             found = [{"code": "invalid_file", "line": None, "message": str(error), "param": "input_file_id"}]
-            await asyncio.to_thread(self._batches.move, row.id, "failed", errors=found)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, errors=found)
             return
-        if row.status == "validating":
+        if row.status == BatchStatus.VALIDATING:
             total, found = await asyncio.to_thread(lines.check, source, row.endpoint)
+            kept = (BatchStatus.CANCELLING,)
             if found:
-                await asyncio.to_thread(self._batches.move, row.id, "failed", unless=("cancelling",), errors=found)
+                await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, unless=kept, errors=found)
                 return
-            await asyncio.to_thread(self._batches.move, row.id, "in_progress", unless=("cancelling",), total=total)
+            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.IN_PROGRESS, unless=kept, total=total)
         folder = self._root / row.id
         answers = await asyncio.to_thread(Answers, folder / "answers.jsonl")
         try:
@@ -110,7 +114,9 @@ class BatchRunner:
             answers.close()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _answer(self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient) -> str:
+    async def _answer(
+        self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient
+    ) -> BatchStatus:
         """Answer the remaining lines, until the batch is complete, cancelled or expired; return which."""
 
         one_at_a_time = asyncio.Lock()
@@ -131,10 +137,10 @@ class BatchRunner:
                 _, pending = await asyncio.wait(pending, timeout=POLL_SECONDS)
                 now = await asyncio.to_thread(self._batches.get, row.id)
                 await asyncio.to_thread(self._batches.count, row.id, _counts(now.total, answers))
-                if now.status == "cancelling":
-                    return "cancelled"
+                if now.status == BatchStatus.CANCELLING:
+                    return BatchStatus.CANCELLED
                 if now.expires_at <= time.time():
-                    return "expired"
+                    return BatchStatus.EXPIRED
         finally:
             for worker in workers:
                 worker.cancel()
@@ -142,17 +148,17 @@ class BatchRunner:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return "completed"
+        return BatchStatus.COMPLETED
 
-    def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: str) -> None:
-        if ended == "expired":
+    def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: BatchStatus) -> None:
+        if ended == BatchStatus.EXPIRED:
             for line in lines.read(source):
                 if line.custom_id not in answers.done:
                     error = {"code": "batch_expired", "message": "This request could not be answered in time."}
                     answers.add(_record(line, None, error))
         counts = _counts(self._batches.get(row.id).total, answers)
-        if ended == "completed":
-            self._batches.move(row.id, "finalizing")
+        if ended == BatchStatus.COMPLETED:
+            self._batches.move(row.id, BatchStatus.FINALIZING)
         good, bad = (self._root / row.id / f"{kind}.jsonl" for kind in ("output", "error"))
         answers.split(good, bad)
         written: dict[str, str] = {}
@@ -170,7 +176,7 @@ class BatchRunner:
 
 def _as_batch(app: ASGIApp) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"caller": CALLER, "priority": LATER}
+        scope["state"] = {"caller": BATCH_KEY, "priority": LATER}
         await app(scope, receive, send)
 
     return wrapped

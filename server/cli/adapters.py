@@ -31,10 +31,10 @@ def add(
 ) -> None:
     """Upload an adapter and register it."""
     from adapters.files.validate import PICKLES
-    from adapters.store import counting
+    from adapters.store import taken_files
 
     files: list[tuple[str, Any]] = [
-        ("file", (file, (folder / file).open("rb"))) for file in counting(folder) if (folder / file).is_file()
+        ("file", (file, (folder / file).open("rb"))) for file in taken_files(folder) if (folder / file).is_file()
     ]
     if not files:
         raise typer.BadParameter(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LOCAL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option(envvar="TUNEPORT_URL", help="The server.")]
+DataDir = Annotated[Path | None, typer.Option(help="Database, files, jobs and adapters.  [default: var/tuneport]")]
 Key = Annotated[str, typer.Option(envvar="TUNEPORT_API_KEY", help="An API key.")]
 
 

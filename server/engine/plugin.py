@@ -3,10 +3,6 @@
 Registered as entry point `tuneport` in group `vllm.general_plugins`, which vLLM loads in every process of an engine.
 """
 
-import multiprocessing
-import os
-import threading
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +13,12 @@ from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
 from vllm.platforms import current_platform
 
 from server.engine import lora_cpu, seeds
+from server.inference.orphans import end_with_server
 
 
 def register() -> None:
     """Entry point: end with the server, read adapters without a leak; on a CPU also fix LoRA, seeds and experts."""
-    server = multiprocessing.parent_process()
-    if server is not None:
-        threading.Thread(target=_end_with, args=(server,), daemon=True, name="end-with-server").start()
+    end_with_server()
     lora_model.safetensors = SimpleNamespace(safe_open=Whole)
     lora_cpu.register()
     seeds.register()
@@ -44,12 +39,6 @@ def _leave_experts_alone() -> None:
         begin(self)
 
     FusedMoEConfig.__post_init__ = begin_without_adapters
-
-
-def _end_with(server: BaseProcess) -> None:
-    """Exit when the server is gone: the engine of a killed server would hold its memory for ever."""
-    server.join()
-    os._exit(1)
 
 
 class Whole:

@@ -24,7 +24,7 @@ from server.engine.sampling import copies, greedy, of_prompt, parameters, read, 
 from server.engine.tokens import TokenBytes
 from server.engine.tools import ToolParsing
 from server.errors import AdapterLoadFailed, ContextLengthExceeded, EngineUnavailable
-from server.inference.engine import Delta, Sampling, Tools
+from server.inference.engine import MAX_LOGPROBS, Delta, Sampling, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,6 @@ T = TypeVar("T")
 
 HEALTH_CHECK_SECONDS = 0.5
 COLLECT_OBJECTS = 20_000  # threshold of Python's garbage collection, in allocations; a generation-0 pass takes 1 ms
-MAX_LOGPROBS = 20  # OpenAI's limit on top_logprobs
 REQUESTS_FAULT = (TypeError, ValueError, OverflowError, RecursionError)  # how vLLM fails on bad requests
 PLUGIN = "tuneport"  # the entry point of plugin.py, see pyproject.toml
 ENVIRONMENT = {

@@ -29,6 +29,7 @@ from adapters.errors import (
     InvalidName,
     NameTaken,
     TooManyAdapters,
+    shown,
 )
 from server.errors import (
     AdapterLoadFailed,
@@ -62,7 +63,7 @@ REWORDED = {  # messages of FastAPI and Starlette
 
 
 @dataclass(frozen=True)
-class Answer:
+class ErrorAnswer:
     """How an error is answered: HTTP status, OpenAI's type and code, and the field at fault if always the same."""
 
     status: int
@@ -71,34 +72,34 @@ class Answer:
     param: str | None = None
 
 
-TABLE: dict[type[Exception], Answer] = {
-    Unauthorized: Answer(401, code="invalid_api_key"),
-    Forbidden: Answer(403, code="insufficient_permissions"),
-    AdapterNotFound: Answer(404, code="model_not_found", param="model"),
-    RateLimited: Answer(429, code="rate_limit_exceeded"),
-    InvalidName: Answer(400, code="invalid_name", param="name"),
-    InvalidAdapter: Answer(400, code="invalid_adapter"),
-    NameTaken: Answer(400, code="name_taken", param="name"),
-    InvalidAlias: Answer(400, code="invalid_alias", param="weights"),
-    AdapterInUse: Answer(400, code="adapter_in_use", param="name"),
-    TooManyAdapters: Answer(400, code="too_many_adapters"),
-    AdapterDamaged: Answer(500, "server_error", "adapter_damaged"),
-    TemplateError: Answer(400, code="invalid_messages", param="messages"),
-    ContextLengthExceeded: Answer(400, code="context_length_exceeded"),
-    Unsupported: Answer(400, code="unsupported_parameter"),
-    InvalidRequest: Answer(400),
-    ReaderTooSlow: Answer(400, code="reader_too_slow"),
-    AdapterLoadFailed: Answer(500, "server_error", "adapter_load_failed"),
-    EngineUnavailable: Answer(503, "server_error", "engine_unavailable"),
-    DataFolderBusy: Answer(503, "server_error", "data_folder_busy"),
-    BrokenSource: Answer(400, param="grader"),
-    SandboxUnavailable: Answer(400, param="grader"),
-    NotFound: Answer(404),
-    TooLarge: Answer(413, code="too_large"),
+TABLE: dict[type[Exception], ErrorAnswer] = {
+    Unauthorized: ErrorAnswer(401, code="invalid_api_key"),
+    Forbidden: ErrorAnswer(403, code="insufficient_permissions"),
+    AdapterNotFound: ErrorAnswer(404, code="model_not_found", param="model"),
+    RateLimited: ErrorAnswer(429, code="rate_limit_exceeded"),
+    InvalidName: ErrorAnswer(400, code="invalid_name", param="name"),
+    InvalidAdapter: ErrorAnswer(400, code="invalid_adapter"),
+    NameTaken: ErrorAnswer(400, code="name_taken", param="name"),
+    InvalidAlias: ErrorAnswer(400, code="invalid_alias", param="weights"),
+    AdapterInUse: ErrorAnswer(400, code="adapter_in_use", param="name"),
+    TooManyAdapters: ErrorAnswer(400, code="too_many_adapters"),
+    AdapterDamaged: ErrorAnswer(500, "server_error", "adapter_damaged"),
+    TemplateError: ErrorAnswer(400, code="invalid_messages", param="messages"),
+    ContextLengthExceeded: ErrorAnswer(400, code="context_length_exceeded"),
+    Unsupported: ErrorAnswer(400, code="unsupported_parameter"),
+    InvalidRequest: ErrorAnswer(400),
+    ReaderTooSlow: ErrorAnswer(400, code="reader_too_slow"),
+    AdapterLoadFailed: ErrorAnswer(500, "server_error", "adapter_load_failed"),
+    EngineUnavailable: ErrorAnswer(503, "server_error", "engine_unavailable"),
+    DataFolderBusy: ErrorAnswer(503, "server_error", "data_folder_busy"),
+    BrokenSource: ErrorAnswer(400, param="grader"),
+    SandboxUnavailable: ErrorAnswer(400, param="grader"),
+    NotFound: ErrorAnswer(404),
+    TooLarge: ErrorAnswer(413, code="too_large"),
 }
 
-_UNEXPECTED = Answer(500, "server_error")
-_DISK_FULL = Answer(507, "server_error", "insufficient_storage")
+_UNEXPECTED = ErrorAnswer(500, "server_error")
+_DISK_FULL = ErrorAnswer(507, "server_error", "insufficient_storage")
 
 
 def status_and_body(error: Exception) -> tuple[int, dict[str, Any]]:
@@ -139,16 +140,16 @@ def install(app: FastAPI) -> None:
         errors = error.errors()
         if errors[0]["type"] == "json_invalid":
             message = f"The body is not valid JSON: {errors[0]['ctx']['error']} (at character {errors[0]['loc'][-1]})."
-            return JSONResponse(_object(message, Answer(400)), 400)
+            return JSONResponse(_object(message, ErrorAnswer(400)), 400)
         message, code, param = wording.told(errors, error.body)
-        return JSONResponse(_object(message, Answer(400, code=code), param), 400)
+        return JSONResponse(_object(message, ErrorAnswer(400, code=code), param), 400)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code in (404, 405):
             return _no_route(request)
         message = REWORDED.get(str(error.detail).partition(" of ")[0], str(error.detail))
-        return JSONResponse(_object(message, Answer(error.status_code)), error.status_code, error.headers)
+        return JSONResponse(_object(message, ErrorAnswer(error.status_code)), error.status_code, error.headers)
 
     for kind in TABLE:
         app.add_exception_handler(kind, domain)
@@ -165,13 +166,13 @@ def _no_route(request: Request) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers=allow)
         message = f"Not allowed to {method} on {path}; expected {' or '.join(known)}."
-        return JSONResponse(_object(message, Answer(405, code="method_not_supported")), 405, allow)
+        return JSONResponse(_object(message, ErrorAnswer(405, code="method_not_supported")), 405, allow)
     message = f"Invalid URL ({method} {path})"
     if path.startswith("/v1/v1"):
         message += ": /v1 stands there twice. The base URL ends in /v1, and the client adds the rest."
     elif _methods(request, f"/v1{path}"):
         message += f". Did you mean /v1{path}? The base URL ends in /v1."
-    return JSONResponse(_object(message, Answer(404)), 404)
+    return JSONResponse(_object(message, ErrorAnswer(404)), 404)
 
 
 def _methods(request: Request, path: str) -> list[str]:
@@ -192,19 +193,13 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
-def _object(message: str, answer: Answer, param: str | None = None) -> dict[str, Any]:
+def _object(message: str, answer: ErrorAnswer, param: str | None = None) -> dict[str, Any]:
     at = param or answer.param
     return {
         "error": {
-            "message": _carried(message, LONGEST_MESSAGE),
+            "message": shown(wording.mended(message), LONGEST_MESSAGE),
             "type": answer.type,
-            "param": at and _carried(at, LONGEST_PARAM),
+            "param": at and shown(wording.mended(at), LONGEST_PARAM),
             "code": answer.code,
         }
     }
-
-
-def _carried(text: str, longest: int) -> str:
-    """Text that may quote a client, for an answer: valid UTF-8, and shortened."""
-    text = wording.mended(text)
-    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"

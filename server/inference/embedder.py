@@ -5,16 +5,16 @@ The first request starts the process (a few seconds, half a GB). It has one thre
 
 import asyncio
 import os
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.errors import EngineUnavailable, InvalidRequest, RateLimited
+from server.inference.orphans import end_with_server
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -94,21 +94,13 @@ def _packaged() -> str:
 
 def _load(source: str) -> None:
     global _model
-    threading.Thread(target=_end_with_server, daemon=True, name="end-with-server").start()
+    end_with_server()
     os.nice(10)
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(1)
     _model = SentenceTransformer(source, device="cpu")
-
-
-def _end_with_server() -> None:
-    """Exit when the server is gone: after SIGKILL the worker would wait for ever, as it holds its queue's write end."""
-    server = parent_process()
-    if server is not None:
-        server.join()
-        os._exit(1)
 
 
 def _embed(texts: list[str], dimensions: int | None) -> Embedded:

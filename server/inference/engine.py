@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LATER = 100  # priority of batches and the tier `flex`; live requests have 0 and go first
 STRUCTURE = "structure"  # `param` of errors in `Sampling.structure`; endpoints put their field's name
+MAX_LOGPROBS = 20  # alternatives reported for a token; OpenAI's limit
 TOKENS_AT_A_TIME = 256  # log-probabilities read or written before yielding to the event loop
 
 

@@ -18,8 +18,6 @@ from training.graders.models import Grader
 from training.graders.sandbox import BrokenSource, SandboxUnavailable
 from training.job import Method, Preference, Reinforcement, Supervised
 
-RETRY_SECONDS = 60.0
-
 
 def check_size(graders: Sequence[Grader], limit: int, place: str) -> None:
     """Refuse graders that are too large together, since every list of jobs shows them.
@@ -82,7 +80,6 @@ class Creation:
             raise RateLimited(
                 f"{self._max_waiting} jobs wait or run already (max_waiting_jobs); cancel one, or wait for its end",
                 "requests",
-                RETRY_SECONDS,
             )
         parent = self._parent(job.model, job.method)
         for param, file_id in job.files().items():

@@ -83,7 +83,7 @@ class Trainers:
                 if self._runner(directory) is None:
                     return
                 await asyncio.sleep(0.1)
-        logger.error("trainer %s of %s does not end", directory.runner(), directory.path.name)
+        logger.error("trainer %s of %s does not end", directory.trainer_pid(), directory.path.name)
 
     async def close(self) -> None:
         """End the spawner."""
@@ -91,7 +91,7 @@ class Trainers:
             await self._spawner.end()
 
     def _runner(self, directory: JobDirectory) -> int | None:
-        return directory.runner() or self._started.get(directory.path.absolute())
+        return directory.trainer_pid() or self._started.get(directory.path.absolute())
 
     def _following(self, directory: JobDirectory, pid: int, ended: "asyncio.Future[int]") -> "asyncio.Future[int]":
         path = directory.path.absolute()

@@ -49,6 +49,7 @@ class JobQueue:
         self._runner = runner
         self._placement = placement
         self._metrics = metrics
+        self._failures = metrics.queue_failures.labels(queue="jobs")
         self._max_running = placement.most(max_running)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -142,9 +143,13 @@ class JobQueue:
                 await self._start_waiting()
             except Exception:  # no room for a row or a process, for example: the jobs keep waiting
                 logger.exception("the queue of jobs could not go on; trying again in %.0f s", RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._wait()
             else:
                 await self._changed.wait()
+
+    async def _wait(self) -> None:
+        self._failures.inc()
+        await asyncio.sleep(RETRY_SECONDS)
 
     async def _start_waiting(self) -> None:
         waiting = await asyncio.to_thread(self._jobs.with_status, Status.QUEUED)
@@ -188,11 +193,11 @@ class JobQueue:
                 tries += 1
                 if tries == MAX_TRIES:
                     failure = failure or _unrunnable(error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._wait()
             except Exception as error:
                 logger.exception("job %s failed", row.id)
                 if failure is not None:  # the failure itself could not be recorded
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._wait()
                 failure = failure or _unrunnable(error)
 
     async def _work_on(self, row: JobRow) -> Failure | None:
@@ -219,7 +224,7 @@ class JobQueue:
             return Failure(code=f"invalid_{error.param}", message=str(error), param=error.param)
         starts, saved = 0, 0
         while (outcome := await asyncio.to_thread(directory.outcome)) is None:
-            if await asyncio.to_thread(directory.runner) is not None:  # started by a previous server process
+            if await asyncio.to_thread(directory.trainer_pid) is not None:  # started by a previous server process
                 await asyncio.sleep(POLL_SECONDS)
                 await asyncio.to_thread(self._note_progress, row, directory)
                 continue

@@ -9,13 +9,12 @@ from server.http.pieces import JSONText
 from server.openai.lists import After, Known, Limit, first
 from server.openai.wire import ExpiresAfter, Metadata
 from server.services import Parts
-from server.state.batches import BatchRow
+from server.state.batches import BatchRow, BatchStatus
 from training.wire import Description
 
 router = APIRouter(prefix="/v1/batches")
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
-STATUSES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 
 class BatchRequest(Description):
@@ -39,7 +38,7 @@ def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
         raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None
     row = parts.batches.create(file.id, body.endpoint, body.metadata, lifetime)
-    parts.runner.changed()
+    parts.batch_runner.changed()
     return _wire(row)
 
 
@@ -75,7 +74,7 @@ def _wire(row: BatchRow) -> dict[str, Any]:
         "error_file_id": row.error_file,
         "created_at": row.created_at,
         "expires_at": row.expires_at,
-        **{f"{status}_at": row.times.get(f"{status}_at") for status in STATUSES},
+        **{f"{status}_at": row.times.get(f"{status}_at") for status in BatchStatus if status != BatchStatus.VALIDATING},
         "request_counts": {"total": row.total, "completed": row.completed, "failed": row.failed},
         "usage": None,
         "metadata": row.labels,

@@ -20,7 +20,7 @@ from server.http.streaming import size
 from server.inference.answering import Asked, Generation
 from server.inference.answers import Answer, gather, parted
 from server.inference.catalog import Model
-from server.inference.engine import Delta, Engine, Sampling
+from server.inference.engine import MAX_LOGPROBS, Delta, Engine, Sampling
 from server.inference.prompts import check_length
 from server.openai import differences
 from server.openai.chat import structure
@@ -47,7 +47,7 @@ class CompletionRequest(TextRequest):
     prompt: str | list[str] | list[int] | list[list[int]] | None = None
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     echo: bool | None = None
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     best_of: int | None = Field(default=None, ge=0, le=20)
     response_format: structure.Format | None = None
 
@@ -80,7 +80,7 @@ class CompletionRequest(TextRequest):
             max_tokens=DEFAULT_MAX_TOKENS if wanted is None else max(wanted, 1),  # for 0, one is generated and dropped
             top_logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
-            structure=self.held(self.response_format, "response_format"),
+            structure=self.structure_for(self.response_format, "response_format"),
         )
 
 
@@ -100,9 +100,9 @@ async def create(body: CompletionRequest, request: Request, parts: Parts, caller
             return [[first]]
         return [_ids(prompt, engine) or [first] for prompt in texts]
 
-    held = body.guide_field() or "response_format"
+    structure_param = body.guide_field() or "response_format"
     characters = size(request) + CHARACTERS_A_PROMPT * len(texts)
-    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "prompt", held)
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "prompt", structure_param)
 
     async def whole(generation: Generation) -> Response:
         writer = _Writer(generation, body, texts, parts.engine.tokenizer)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Engine, Integer, select, update
@@ -12,8 +13,22 @@ from server.state.ids import random_id
 from server.state.tables import Base, Written, count_rows, following
 
 LIFETIME_SECONDS = 24 * 3600  # OpenAI's only completion window
-RETRY_SECONDS = 60.0
-ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+class BatchStatus(StrEnum):
+    """validating -> in_progress -> finalizing, or cancelling -> an end; OpenAI's words."""
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+ENDED = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
 
 
 class BatchRow(Base):
@@ -48,7 +63,7 @@ class Counts:
 
 
 class Batches:
-    """Batches in the database. Their status is validating, in_progress, finalizing or cancelling, then one of ENDED."""
+    """Batches in the database."""
 
     def __init__(self, engine: Engine, max_waiting: int | None = None) -> None:
         """Make one.
@@ -73,13 +88,12 @@ class Batches:
             raise RateLimited(
                 f"{waiting} batches wait or run already (max_waiting_batches); cancel one, or wait for its end",
                 "requests",
-                RETRY_SECONDS,
             )
         row = BatchRow(
             id=random_id("batch_", 32),
             endpoint=endpoint,
             input_file=input_file,
-            status="validating",
+            status=BatchStatus.VALIDATING,
             labels=labels,
             output_expires_after=output_expires_after,
             created_at=now,
@@ -135,11 +149,11 @@ class Batches:
             InvalidRequest: it has ended.
         """
         row = self.get(batch_id)
-        if row.status in ENDED or not self.move(batch_id, "cancelling", unless=ENDED):
+        if row.status in ENDED or not self.move(batch_id, BatchStatus.CANCELLING, unless=ENDED):
             raise InvalidRequest(f"Cannot cancel a batch with status '{row.status}'.")
         return self.get(batch_id)
 
-    def move(self, batch_id: str, status: str, *, unless: tuple[str, ...] = (), **values: Any) -> bool:
+    def move(self, batch_id: str, status: BatchStatus, *, unless: tuple[BatchStatus, ...] = (), **values: Any) -> bool:
         """Set a batch's status and values, and note the time; return False if its status is one of `unless`."""
         with Session(self._engine) as session, session.begin():
             row = session.get_one(BatchRow, batch_id)

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from adapters.base import BaseModel
-from server.cli import answers, app
-from server.cli.answers import Endpoint, Kept, ask
+from server.cli import app
+from server.cli.evaluation import answers
+from server.cli.evaluation.answers import Endpoint, Kept, ask
 from server.errors import EngineUnavailable, InvalidRequest
 from server.inference.engine import LATER
 from tests.inprocess import InProcess, in_process

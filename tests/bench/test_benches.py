@@ -38,9 +38,9 @@ def stock(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Targ
 @pytest.fixture
 def ours(tiny_base: BaseModel, tokenizer: Any) -> Serve:
     @contextlib.contextmanager
-    def serve(_model: Path, data_dir: Path) -> Iterator[Target]:
+    def serve(_model: Path, data_dir: Path, **settings: str) -> Iterator[Target]:
         engine = ScriptedEngine(tokenizer=tokenizer)
-        with in_process(tiny_base, engine, data_dir, adapter_root=[data_dir.absolute()]) as server:
+        with in_process(tiny_base, engine, data_dir, adapter_root=[data_dir.absolute()], **settings) as server:
             yield Target(TUNEPORT, server.base_url, server.api_key, tiny_base.name, 0.1, os.getpid())
 
     return serve
@@ -52,14 +52,12 @@ def test_a_bench_runs_to_its_table(
 ) -> None:
     for name, value in SHORTEST[bench].items():
         monkeypatch.setattr(bench, name, value)
-    monkeypatch.setenv("TUNEPORT_REQUESTS_PER_MINUTE", "0")  # to be put back: a bench sets them
-    monkeypatch.setenv("TUNEPORT_TOKENS_PER_MINUTE", "0")
-    monkeypatch.delenv("TUNEPORT_REQUESTS_PER_MINUTE")
-    monkeypatch.delenv("TUNEPORT_TOKENS_PER_MINUTE")
     monkeypatch.setattr(bench, "tuneport", ours)
     if hasattr(bench, "stock"):
         monkeypatch.setattr(bench, "stock", lambda *_, **__: contextlib.nullcontext(stock))
+    environment = dict(os.environ)
     text = bench.table(bench.measure(tiny, tmp_path))
+    assert dict(os.environ) == environment, "what one bench sets would reach the next one"
     assert text.count("\n") >= 1 or bench is memory
     assert "nan" not in text
 

@@ -32,7 +32,7 @@ def stood(smollm2_base: BaseModel, tokenizer: Any, tmp_path_factory: pytest.Temp
     unbounded["judge_url"] = "http://judge:none"  # asked, it fails at once
     with in_process(smollm2_base, engine, tmp_path_factory.mktemp("stood"), **unbounded) as server:
         assert engine.loop is not None
-        for waits in (server.services.queue, server.services.runner):
+        for waits in (server.services.queue, server.services.batch_runner):
             asyncio.run_coroutine_threadsafe(waits.stop(), engine.loop).result(20)
         client = server.openai()
         training = client.files.create(file=("rows.jsonl", b"{}"), purpose="fine-tune").id

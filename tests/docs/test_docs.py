@@ -1,5 +1,6 @@
 """The docs are younger than the code, and what they name exists."""
 
+import ast
 import importlib.metadata
 import re
 import sys
@@ -35,32 +36,44 @@ def test_links_lead_somewhere(page: object) -> None:
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-MAP = {
-    room: re.findall(r"(?:^|· |and )`(\w+)`", modules)
-    for room, modules in re.findall(r"^\| `([\w/]+/)` \|[^|]*\| (.*) \|$", ARCHITECTURE, re.MULTILINE)
-}
+PACKAGES = ("server", "training", "adapters")
+TOPS = (*PACKAGES, "demo", "bench")
+ROWS = re.findall(r"^\| `([\w/]+/)` \|[^|]*\| ([^|]*) \| (.*) \|$", ARCHITECTURE, re.MULTILINE)
+MAP = {room: re.findall(r"(?:^|· |and |beside )`(\w+)`", modules) for room, _, modules in ROWS}
 
 
 def rooms() -> list[str]:
     """Every folder with Python in it, but for what the database runs once."""
-    folders = {file.parent for top in ("server", "training", "adapters") for file in ROOT.glob(f"{top}/**/*.py")}
+    folders = {file.parent for top in TOPS for file in ROOT.glob(f"{top}/**/*.py")}
     return sorted(f"{folder.relative_to(ROOT)}/" for folder in folders if "migrations" not in folder.parts)
 
 
 @pytest.mark.parametrize("room", rooms())
 def test_the_map_of_the_architecture_is_the_tree(room: str) -> None:
-    modules = [file.stem for file in (ROOT / room).glob("*.py") if not file.stem.startswith("__")]
+    files = {file.stem: len(ast.parse(file.read_text()).body) for file in (ROOT / room).glob("*.py")}
+    modules = [name for name, statements in files.items() if name != "__init__" or statements > 1]
     assert sorted(MAP[room]) == sorted(modules)
-    assert len(modules) <= 10, "more than ten modules: a part of them wants a room of its own"
+    named = [name for name in modules if not name.startswith("__")]
+    if room.startswith(PACKAGES):
+        assert len(named) <= 10, "more than ten modules: a part of them wants a room of its own"
 
 
 def test_the_map_has_no_room_that_is_gone() -> None:
     assert sorted(MAP) == rooms()
 
 
-def test_every_path_of_the_architecture_exists() -> None:
-    for path in re.findall(r"`((?:server|training|adapters)/[\w./]*)`", ARCHITECTURE):
-        assert "<" in path or (ROOT / path).exists(), path
+@pytest.mark.parametrize(("room", "held"), [(room, held) for room, held, _ in ROWS])
+def test_every_room_of_the_map_has_its_tests(room: str, held: str) -> None:
+    folders = re.findall(r"`(tests/[\w/]*)`", held)
+    assert folders, room
+    for folder in folders:
+        assert list((ROOT / folder).glob("**/test_*.py")), folder
+
+
+@pytest.mark.parametrize("page", [ARCHITECTURE, (ROOT / "CONTRIBUTING.md").read_text()], ids=["map", "contributing"])
+def test_every_path_that_is_named_exists(page: str) -> None:
+    for path in re.findall(rf"`((?:{'|'.join(TOPS)}|tests)/[\w./]*)`", page):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("held", re.findall(r"`(tests/[\w/.]+::\w+)`", (ROOT / "docs" / "security.md").read_text()))

@@ -27,12 +27,12 @@ def directory(tmp_path: Path) -> JobDirectory:
 
 
 def test_the_lock_names_its_holder_and_goes_with_it(directory: JobDirectory) -> None:
-    assert directory.runner() is None
+    assert directory.trainer_pid() is None
     with processes.started([sys.executable, "-c", HOLD, str(directory.path)]) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert directory.runner() == process.pid
-    assert directory.runner() is None
+        assert directory.trainer_pid() == process.pid
+    assert directory.trainer_pid() is None
 
 
 def test_a_line_half_written_is_not_read(directory: JobDirectory) -> None:

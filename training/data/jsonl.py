@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.errors import TrainingError
+
 _BOM = "\ufeff"
 _WHITE = f" \t\r\n\f\v\x85\xa0\u2028\u2029{_BOM}"
 _MAX_QUOTED = 100
@@ -49,7 +51,7 @@ _NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as `surro
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-class NotJsonLines(ValueError):
+class NotJsonLines(TrainingError, ValueError):
     """The file is not JSONL; the message says what it is."""
 
 

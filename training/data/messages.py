@@ -12,9 +12,9 @@ from training.wire import FUNCTION_NAME
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_EMPTY = ("system", "developer", "tool")
 _READ = {"role", "content", "name", "weight", "tool_calls", "tool_call_id", "refusal", "function_call", "audio"}
-_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 # Fields that are read of a part, a call and a tool. The SDK's `parsed_arguments` repeat `arguments`.
-_PART = {"type", *_TEXT_PARTS.values()}
+_PART = {"type", *TEXT_PARTS.values()}
 _CALL, _CALLED = {"id", "type", "function", "index"}, {"name", "arguments", "parsed_arguments"}
 _TOOL, _FUNCTION = {"type", "function"}, {"name": str, "description": str, "parameters": dict, "strict": bool}
 _KINDS = {str: "a text", dict: "an object", bool: "true or false"}
@@ -146,7 +146,7 @@ def _content(message: dict[str, Any], calls: bool, where: str) -> str:
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type") or "text" if isinstance(part, dict) else None
-    text = part.get(_TEXT_PARTS.get(kind, "")) if isinstance(kind, str) else None
+    text = part.get(TEXT_PARTS.get(kind, "")) if isinstance(kind, str) else None
     if not isinstance(text, str):
         raise ValueError(f"{where} is of type {quoted(kind)}; the model reads text only, leave the row out")
     return text

@@ -8,6 +8,8 @@ from typing import Any
 
 from simpleeval import SimpleEval
 
+from training.errors import TrainingError
+
 MAX_FORMULA_LENGTH = 1_000
 
 
@@ -33,7 +35,7 @@ _FUNCTIONS = {
 _NODES = (ast.Expr, ast.Constant, ast.UnaryOp, ast.BinOp, ast.Call, ast.Name)
 
 
-class InvalidFormula(ValueError):
+class InvalidFormula(TrainingError, ValueError):
     """The formula cannot be computed."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from training.errors import TrainingError
 from training.graders.models import LabelModel, ScoreModel
 from training.graders.templates import fill
 
@@ -43,11 +44,11 @@ class Judge:
         return cls(url, os.environ.get(KEY_VARIABLE, "none")) if url else None
 
 
-class JudgeUnavailable(RuntimeError):
+class JudgeUnavailable(TrainingError, RuntimeError):
     """There is no judge, or it does not answer."""
 
 
-class JudgeRefused(ValueError):
+class JudgeRefused(TrainingError, ValueError):
     """The judge's answer holds no number within the range, or none of the labels."""
 
 
@@ -133,9 +134,14 @@ def _read(answer: Any) -> tuple[str, int]:
         raise JudgeUnavailable("the judge's answer is no chat completion: expected choices[0].message") from error
 
 
+def passing(status: int) -> bool:
+    """Whether an endpoint of OpenAI's shape may answer otherwise a little later; its SDK tries the same again."""
+    return status in (408, 409, 429) or status >= 500
+
+
 def _retryable(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in (408, 409, 429) or error.response.status_code >= 500
+        return passing(error.response.status_code)
     return isinstance(error, httpx.TransportError)
 
 

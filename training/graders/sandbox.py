@@ -17,6 +17,8 @@ from typing import Any
 
 from sandlock import Sandbox, SandlockError, StdioMode, landlock_abi_version, min_landlock_abi
 
+from training.errors import TrainingError
+
 SECONDS_A_CALL = 5.0
 START_SECONDS = 10.0  # for the interpreter and the source's imports
 MAX_MEMORY = "2G"  # OpenAI's limit
@@ -76,11 +78,11 @@ class Verdict:
     error: str | None = None
 
 
-class BrokenSource(ValueError):
+class BrokenSource(TrainingError, ValueError):
     """A grader's source is no valid Python, or fails while it is loaded."""
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxUnavailable(TrainingError, RuntimeError):
     """This machine cannot confine a grader's code."""
 
 

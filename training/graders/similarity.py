@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from training.errors import TrainingError
+
 MAX_CHARACTERS = 1_000_000  # of both texts; takes 0.2 s
 MAX_FUZZY_PAIRS = 4_000_000_000  # pairs of characters; takes 0.2 s
 MAX_METEOR_PAIRS = 4_000_000  # pairs of words; takes 1 s
 
 
-class TooLong(ValueError):
+class TooLong(TrainingError, ValueError):
     """The texts are too long for the metric."""
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from training.errors import TrainingError
+
 MAX_FILLED_CHARACTERS = 10_000_000  # a template may have ten thousand holes, and a row a megabyte for each
 
 _HOLE = re.compile(r"\{\{([^{}]*)\}\}")  # no brace inside, so that the search takes linear time
@@ -17,7 +19,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # an answer's JSON may hold one, escaped
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
-class InvalidPath(ValueError):
+class InvalidPath(TrainingError, ValueError):
     """A template names a field that is missing; the message says which, and which fields there are.
 
     `in_answer`: the field is missing in the model's answer, which may not be JSON at all.

@@ -63,7 +63,7 @@ def extract(
 def keep(
     trainer: Any, job: TrainingJob, directory: JobDirectory, checkpoints: list[Checkpoint]
 ) -> tuple[Any, list[Checkpoint]]:
-    """Write models of the best weights and of each checkpoint (in `extracted/`); return base and tuned as a `Pair`."""
+    """Write models of the best weights and of each checkpoint (in `extracted/`); return base and tuned together."""
     base = load_base(job, 0)
     last = directory.checkpoints / f"checkpoint-{trainer.state.global_step}"
     best = Path(trainer.state.best_model_checkpoint or last)
@@ -73,10 +73,10 @@ def keep(
         folder = Path("extracted") / Path(checkpoint.directory).name
         _write_model(directory.path / folder, job, directory.path / checkpoint.directory, base.dtype)
         kept.append(checkpoint.model_copy(update={"directory": str(folder)}))
-    return Pair(base, trainer.model.to(base.dtype)), kept
+    return BaseAndTuned(base, trainer.model.to(base.dtype)), kept
 
 
-class Pair(torch.nn.Module):
+class BaseAndTuned(torch.nn.Module):
     """A base and a tuned model, for the proof, which expects one model with an adapter that can be turned off."""
 
     def __init__(self, base: Any, tuned: Any) -> None:

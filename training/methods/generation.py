@@ -81,7 +81,7 @@ def _decode(model: Any, prompts: Sequence[list[int]], limits: Sequence[int], end
     from transformers import DynamicCache
 
     cache = DynamicCache(config=_plain(model).config)
-    shared = _shared(prompts) if _attends_to_all(cache) else 0
+    shared = _shared(prompts) if attends_to_all(cache) else 0
     width, device = max(map(len, prompts)) - shared, model.device
     ids = torch.zeros((len(prompts), width), dtype=torch.long)
     mask = torch.zeros((len(prompts), shared + width), dtype=torch.long)
@@ -120,7 +120,7 @@ def _decode(model: Any, prompts: Sequence[list[int]], limits: Sequence[int], end
     return found
 
 
-def _attends_to_all(cache: Any) -> bool:
+def attends_to_all(cache: Any) -> bool:
     """Whether every layer attends to all earlier tokens, without a sliding window or a recurrent state."""
     from transformers.cache_utils import DynamicLayer
 

@@ -12,7 +12,7 @@ def arms(model: Any, job: TrainingJob) -> dict[str, AbstractContextManager[Any]]
     """A context manager for each model, in the report's order, which returns the model to ask; each is entered once.
 
     Args:
-        model: a PEFT model, or a `full.Pair`; with its adapter turned off it is the base.
+        model: a PEFT model, or a `full.BaseAndTuned`; with its adapter turned off it is the base.
     """
     return {
         BASE: _base(model),

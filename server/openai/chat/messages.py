@@ -12,10 +12,10 @@ from server.inference.catalog import Model
 from server.inference.engine import Engine, Tools
 from server.inference.prompts import check_length
 from training.data.jsonl import quoted
+from training.data.messages import TEXT_PARTS
 from training.wire import WithoutNulls
 
 MAX_CALLS = 10_000
-TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def joined(content: Any) -> Any:

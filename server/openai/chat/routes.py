@@ -39,8 +39,10 @@ async def create(body: wire.ChatRequest, request: Request, parts: Parts, caller:
     def prompts(model: Model, engine: Engine) -> list[list[int]]:
         return [messages.prompt_ids(turns, model, engine, tools, body.chat_template_kwargs)]
 
-    held = body.guide_field() or "response_format"
-    asked = Asked(body.model, body.user, body.sampling, prompts, size(request), "messages", held, tools, turn=True)
+    structure_param = body.guide_field() or "response_format"
+    asked = Asked(
+        body.model, body.user, body.sampling, prompts, size(request), "messages", structure_param, tools, turn=True
+    )
 
     async def whole(generation: Generation) -> Response:
         tokens = [Pieces() for _ in range(generation.answers)]

@@ -126,7 +126,7 @@ class TextRequest(VllmFields):
             raise InvalidRequest(f"only one of {', '.join(sorted(guides))} can be asked for", "structured_outputs")
         return guides or None
 
-    def held(self, wanted: structure.Format | None, field: str) -> dict[str, Any] | None:
+    def structure_for(self, wanted: structure.Format | None, field: str) -> dict[str, Any] | None:
         """The structure that the request asks for, in vLLM's fields or in OpenAI's.
 
         Args:

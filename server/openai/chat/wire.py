@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest
-from server.inference.engine import Sampling, TokenLogprob, ToolCallDelta, Tools
+from server.inference.engine import MAX_LOGPROBS, Sampling, TokenLogprob, ToolCallDelta, Tools
 from server.openai.chat import structure
 from server.openai.chat.messages import ChatMessage, check_turns, few_calls
 from server.openai.chat.sampling import TextRequest, Tokens
@@ -31,7 +31,7 @@ class ChatRequest(TextRequest):
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -69,7 +69,7 @@ class ChatRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            structure=self.held(self.response_format, "response_format"),
+            structure=self.structure_for(self.response_format, "response_format"),
         )
 
 

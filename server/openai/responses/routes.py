@@ -83,8 +83,8 @@ async def create(body: wire.ResponseRequest, request: Request, parts: Parts, cal
                 yield event
 
     characters = size(request) + sum(len(turn["content"]) for turn in turns)
-    held = body.guide_field() or "text.format"
-    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", held, tools, turn=True)
+    structure_param = body.guide_field() or "text.format"
+    asked = Asked(body.model, body.user, body.sampling, prompts, characters, "input", structure_param, tools, turn=True)
     return await parts.replies.respond(
         request, parts.beginning(asked, request, caller), whole=whole, events=events if body.stream else None
     )

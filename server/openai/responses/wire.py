@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.manifest import SamplingDefaults
 from server.errors import InvalidRequest, Unsupported
-from server.inference.engine import Sampling, Tools
+from server.inference.engine import MAX_LOGPROBS, Sampling, Tools
 from server.openai.chat import structure
 from server.openai.chat.sampling import TextRequest, Tokens
 from server.openai.chat.tools import (
@@ -98,7 +98,7 @@ class ResponseRequest(TextRequest):
     parallel_tool_calls: bool | None = None
     text: TextFormat | None = None
     include: list[str] | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     store: bool | None = None
 
     def items(self) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ class ResponseRequest(TextRequest):
             self.sampling_fields(defaults),
             max_tokens=self.max_output_tokens or defaults.max_completion_tokens,
             top_logprobs=(self.top_logprobs or 0) if wants_logprobs else None,
-            structure=self.held(self.format(), "text.format"),
+            structure=self.structure_for(self.format(), "text.format"),
         )
 
     def begin(self, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Batches: all answered, cancelled, refused; through the openai SDK. tests/server/test_batch_runner.py has restarts."""
+"""Batches: all answered, cancelled, refused, through the openai SDK. Restarts: tests/server/batches/test_runner.py."""
 
 import json
 import time

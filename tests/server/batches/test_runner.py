@@ -1,6 +1,7 @@
 """Batches over restarts, torn files and an engine that is away; the application is a small one in the test's hand."""
 
 import asyncio
+import errno
 import io
 import json
 from collections.abc import Collection
@@ -16,9 +17,11 @@ from starlette.routing import Route
 
 from adapters.database import connect
 from server.batches import lines
+from server.batches import runner as module
 from server.batches.lines import Answers
 from server.batches.runner import BatchRunner
 from server.inference.engine import LATER
+from server.metrics import Metrics
 from server.state.batches import Batches, BatchRow
 from server.state.files import Files
 from server.state.tables import migrate
@@ -90,7 +93,7 @@ async def test_a_batch_goes_on_after_a_restart_and_no_line_is_answered_twice_in_
 ) -> None:
     batches, app = Batches(database), App(away=3)
     row = make(database, files)
-    first = BatchRunner(batches, files, tmp_path / "batches")
+    first = BatchRunner(batches, files, tmp_path / "batches", Metrics())
     first.start(app.asgi())
     while len(app.asked) < 10:
         await asyncio.sleep(0.005)
@@ -98,7 +101,7 @@ async def test_a_batch_goes_on_after_a_restart_and_no_line_is_answered_twice_in_
     kept = tmp_path / "batches" / row.id / "answers.jsonl"
     with kept.open("a") as torn:
         torn.write('{"custom_id": "c3')  # as a crash leaves it
-    second = BatchRunner(batches, files, tmp_path / "batches")
+    second = BatchRunner(batches, files, tmp_path / "batches", Metrics())
     second.start(app.asgi())
     row = await asyncio.wait_for(until_ended(batches, row.id), 60)
     await second.stop()
@@ -117,7 +120,7 @@ async def test_a_batch_that_ran_out_of_time_keeps_its_answers_and_names_the_rest
     batches = Batches(database)
     row = make(database, files)
     batches.move(row.id, "in_progress", expires_at=0)
-    runner = BatchRunner(batches, files, tmp_path / "batches")
+    runner = BatchRunner(batches, files, tmp_path / "batches", Metrics())
     runner.start(App(away=10**6).asgi())
     row = await asyncio.wait_for(until_ended(batches, row.id), 30)
     await runner.stop()
@@ -133,7 +136,7 @@ async def test_a_line_whose_answer_raises_has_its_error_and_keeps_nobody_else(
 ) -> None:
     batches, app = Batches(database), App(broken=(3, 5))
     row = make(database, files)
-    runner = BatchRunner(batches, files, tmp_path / "batches")
+    runner = BatchRunner(batches, files, tmp_path / "batches", Metrics())
     runner.start(app.asgi())
     row = await asyncio.wait_for(until_ended(batches, row.id), 60)
     await runner.stop()
@@ -154,7 +157,7 @@ async def test_a_batch_that_cannot_be_run_fails_and_the_next_one_is_answered(
     batches.move(bad.id, "in_progress", total=COUNT, created_at=1)
     path = files.get(bad.input_file).path
     path.unlink() if content is None else path.write_bytes(content)
-    runner = BatchRunner(batches, files, tmp_path / "batches")
+    runner = BatchRunner(batches, files, tmp_path / "batches", Metrics())
     runner.start(App().asgi())
     good = await asyncio.wait_for(until_ended(batches, good.id), 60)
     await runner.stop()
@@ -163,6 +166,29 @@ async def test_a_batch_that_cannot_be_run_fails_and_the_next_one_is_answered(
     assert bad.status == "failed"
     assert bad.errors is not None
     assert bad.errors[0]["code"] == "server_error"
+
+
+@pytest.mark.anyio
+async def test_a_queue_that_cannot_go_on_is_counted_and_goes_on(
+    database: Engine, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    batches, metrics = Batches(database), Metrics()
+    row, find = make(database, files), batches.next
+    faults = [OSError(errno.EMFILE, "Too many open files")] * 3
+
+    def fails() -> BatchRow | None:
+        if faults:
+            raise faults.pop()
+        return find()
+
+    monkeypatch.setattr(batches, "next", fails)
+    runner = BatchRunner(batches, files, tmp_path / "batches", metrics)
+    runner.start(App().asgi())
+    row = await asyncio.wait_for(until_ended(batches, row.id), 60)
+    await runner.stop()
+    assert row.status == "completed"
+    assert metrics.registry.get_sample_value("tuneport_queue_failures_total", {"queue": "batches"}) == 3
 
 
 def test_every_fault_of_a_file_is_named_with_its_line(tmp_path: Path) -> None:

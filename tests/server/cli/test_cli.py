@@ -4,11 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from server.cli import app
+from server.cli.client import LOCAL
+from server.settings import Settings
 from tests import processes
 
 
@@ -32,6 +36,16 @@ def test_a_server_that_cannot_start_says_why(arguments: list[str], complaint: st
     assert run.returncode == 2
     assert complaint in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_defaults_that_help_names_are_the_settings() -> None:
+    """They are written there once more: pydantic takes half a second to read, and `--help` is instant."""
+    commands: Any = get_command(app)
+    options = {option.name: option.help for option in commands.commands["serve"].params}
+    fields = Settings.model_fields
+    for name in ("host", "port", "data_dir", "max_loras", "max_lora_rank"):
+        assert options[name].endswith(f"[default: {fields[name].default}]")
+    assert f"http://{fields['host'].default}:{fields['port'].default}" == LOCAL
 
 
 @pytest.mark.parametrize(

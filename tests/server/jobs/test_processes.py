@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from server.jobs.processes import Trainers
-from tests.training.test_supervised import description
+from tests.training.methods.test_supervised import description
 from training.directory import JobDirectory
 from training.job import Result
 
@@ -45,12 +45,12 @@ def test_trainers_come_from_one_spawner_and_outlive_it(tmp_path: Path, tiny: Pat
         for name in ("first", "second"):
             directory = job(name, n_epochs=1)
             trainer = await trainers.start(directory, {"WANDB_MODE": "offline"})
-            assert directory.runner() is not None, "it holds the job's lock by then"
+            assert directory.trainer_pid() is not None, "it holds the job's lock by then"
             assert await trainer == 0
             assert isinstance(directory.outcome(), Result)
         assert spawners(others) == [spawner]
         assert unwanted.outcome() is None
-        assert unwanted.runner() is None
+        assert unwanted.trainer_pid() is None
         assert not any("Training started" in event["message"] for event in unwanted.events())
 
         long = job("long", n_epochs=50)
@@ -59,9 +59,9 @@ def test_trainers_come_from_one_spawner_and_outlive_it(tmp_path: Path, tiny: Pat
         spawner.kill()
         await asyncio.wait({trainer}, timeout=10)
         assert isinstance(trainer.exception(), ConnectionError)
-        assert long.runner() is not None, "it trains on"
+        assert long.trainer_pid() is not None, "it trains on"
         await trainers.stop(long)
-        assert long.runner() is None
+        assert long.trainer_pid() is None
         assert long.outcome() is None
 
         again = job("again", n_epochs=1)

@@ -58,8 +58,11 @@ def fail(directory: JobDirectory) -> None:
 
 
 @asynccontextmanager
-async def working(parts: Parts, runner: ScriptedRunner, most: int = 1) -> AsyncIterator[JobQueue]:
-    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), Metrics(), most)
+async def working(
+    parts: Parts, runner: ScriptedRunner, most: int = 1, metrics: Metrics | None = None
+) -> AsyncIterator[JobQueue]:
+    metrics = metrics or Metrics()
+    queue = JobQueue(parts.jobs, parts.preparation, parts.publishing, runner, Placement(), metrics, most)
     await queue.start()
     try:
         yield queue
@@ -223,8 +226,8 @@ COLLABORATORS = [
 async def test_what_passes_costs_no_job(
     who: str, method: str, fault: Exception, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each collaborator fails three times, one after the other; all jobs come to their own end."""
-    runner = ScriptedRunner(lambda directory: trained(parts, directory))
+    """Each collaborator fails three times, one after the other; all jobs come to their own end. It shows in metrics."""
+    metrics, runner = Metrics(), ScriptedRunner(lambda directory: trained(parts, directory))
     owner = runner if who == "runner" else getattr(parts, who)
     works, left = getattr(owner, method), [fault] * 3
 
@@ -233,12 +236,13 @@ async def test_what_passes_costs_no_job(
             raise left.pop()
         return works(*arguments, **named)
 
-    async with working(parts, runner) as queue:
+    async with working(parts, runner, metrics=metrics) as queue:
         jobs = [parts.queued(job_id=f"ftjob-{number}").id for number in range(2)]
         monkeypatch.setattr(owner, method, fails)
         queue.wake()
         await until(lambda: not left and all(parts.status(job) in ENDED for job in jobs))
     assert [parts.status(job) for job in jobs] == [Status.SUCCEEDED] * 2
+    assert metrics.registry.get_sample_value("tuneport_queue_failures_total", {"queue": "jobs"}) == 3
 
 
 async def test_what_does_not_pass_fails_the_job_and_not_the_next(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

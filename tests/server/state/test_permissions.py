@@ -1,22 +1,18 @@
 """Checkpoints released to projects, in a real database."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from adapters.database import connect
 from server.errors import NotFound
 from server.state.permissions import Permissions
-from server.state.tables import migrate
 
 NAME = "ft:m:o::1:ckpt-step-3"
 
 
 @pytest.fixture
-def permissions(tmp_path: Path) -> Permissions:
-    database = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(database)
+def permissions(database: Engine) -> Permissions:
     return Permissions(database)
 
 

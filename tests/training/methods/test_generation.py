@@ -36,7 +36,7 @@ def test_batches_of_all_lengths_say_what_each_prompt_alone_would(
     assert generation.answer_ids(model, tokenizer, PROMPTS, 8) == expected
     monkeypatch.setattr(generation, "BATCH_TOKENS", 100)
     assert generation.answer_ids(model, tokenizer, PROMPTS, 8) == expected
-    monkeypatch.setattr(generation, "_attends_to_all", lambda _cache: False)  # nothing is shared then
+    monkeypatch.setattr(generation, "attends_to_all", lambda _cache: False)  # nothing is shared then
     assert generation.answer_ids(model, tokenizer, PROMPTS, 8) == expected
 
 

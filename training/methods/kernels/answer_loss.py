@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
+from training.methods.generation import attends_to_all
 from training.methods.loop.resume import ResumableTrainer
 from training.render import IGNORED
 
@@ -38,7 +38,7 @@ class AnswerLossTrainer(ResumableTrainer):
         targets = labels[trained]
         causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         with self.accelerator.autocast():
-            shared = _shared_tokens(inputs, trained) if _plain_cache(causal_lm.config) else 0
+            shared = _shared_tokens(inputs, trained) if attends_to_all(DynamicCache(config=causal_lm.config)) else 0
             hidden = _hidden_states(causal_lm.base_model, inputs, shared)[:, :-1][trained[:, shared:]]
             total = hidden.new_zeros((), dtype=torch.float32)
             right = hidden.new_zeros((), dtype=torch.long)
@@ -58,11 +58,6 @@ class AnswerLossTrainer(ResumableTrainer):
         if shares and (training or "eval_loss" in logs):
             logs["mean_token_accuracy" if training else "eval_mean_token_accuracy"] = torch.stack(shares).mean().item()
         super().log(logs, start_time)
-
-
-def _plain_cache(config: Any) -> bool:
-    """Whether every layer attends to all earlier tokens, without a sliding window or a recurrent state."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
 def _shared_tokens(inputs: Any, trained: torch.Tensor) -> int:

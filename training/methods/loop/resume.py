@@ -3,7 +3,7 @@
 A checkpoint is written elsewhere and renamed into place, so it is never half written. The order of an epoch's rows only
 depends on seed and epoch: transformers draws it from generators that no checkpoint holds, so a run resumed within an
 epoch trained 7 of 40 rows twice and 7 never. transformers saves the states of Python's, numpy's and torch's generators.
-tests/training/test_resume.py kills each method's trainer and compares weights bit by bit.
+tests/training/methods/loop/test_resume.py kills each method's trainer and compares weights bit by bit.
 """
 
 import os

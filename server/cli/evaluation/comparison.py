@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from server.cli.answers import Endpoint, Kept, ask, first_model
 from server.cli.client import NoAnswer, fault, read_json
+from server.cli.evaluation.answers import Endpoint, Kept, ask, first_model
 from training.data.reading import read
 from training.data.rows import Row
 from training.errors import InvalidTrainingData

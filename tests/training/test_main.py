@@ -7,7 +7,7 @@ import pytest
 
 from adapters.base import BaseModel
 from tests.conftest import MakeAdapter
-from tests.training.test_supervised import description
+from tests.training.methods.test_supervised import description
 from training import __main__ as trainer
 from training.data.findings import DataReport
 from training.data.reading import read

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from server.cli import evaluation
-from server.cli.answers import Endpoint
+from server.cli.evaluation import comparison
+from server.cli.evaluation.answers import Endpoint
 from training.graders.default import DEFAULT_GRADERS
 from training.proof.scoring import BASE, TUNED, score
 
@@ -32,10 +32,10 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, data: Path, graders: Path | None,
     async def asked(*_: Any) -> tuple[str, list[list[str]]]:
         return "base", ANSWERS
 
-    monkeypatch.setattr(evaluation, "_ask_both", asked)
+    monkeypatch.setattr(comparison, "_ask_both", asked)
     monkeypatch.setenv("COLUMNS", "200")
     unused = Endpoint("http://unused", "")
-    return evaluation.evaluate("ft:x", None, data, graders, 512, unused, unused, None, as_json)
+    return comparison.evaluate("ft:x", None, data, graders, 512, unused, unused, None, as_json)
 
 
 def test_the_figures_are_those_of_a_proof(

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_
 from adapters.chat import template
 from server.cli.client import NoAnswer, authorization, content_of
 from training.data.rows import Row
+from training.graders.judge import passing
 from training.render import tools, turns
 
 AT_ONCE = 32
@@ -23,7 +24,6 @@ TIMEOUT_SECONDS = 600
 TRIES = 8
 LONGEST_WAIT_SECONDS = 60.0
 BAD_REQUEST = 400
-PASSING = (408, 409, 429)  # statuses to retry, with all from 500 on
 # Fields that some models refuse (OpenAI's reasoning models), and what to send instead
 OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": None}
 
@@ -155,7 +155,7 @@ async def ask(
 async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> str:
     while True:
         again = AsyncRetrying(
-            retry=retry_if_result(lambda answer: answer.status_code in PASSING or answer.status_code >= 500),
+            retry=retry_if_result(lambda answer: passing(answer.status_code)),
             stop=stop_after_attempt(TRIES),
             wait=_wait,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,

@@ -1,0 +1,1 @@
+"""What `tuneport eval` does."""
