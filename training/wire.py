@@ -1,5 +1,7 @@
 """What comes from outside is read with: null means absent, as everywhere in OpenAI's API; no key is dropped."""
 
+import re
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
@@ -10,6 +12,14 @@ MAX_FIELDS = 1000  # of a description; each unknown one is an error
 MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list and in every job's record
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+
+_VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
+
+
+def more_values(body: bytes, than: int) -> bool:
+    """Whether JSON holds more values in its lists and objects; to be asked before it is parsed."""
+    # Nearly every body has few commas, those in its texts among them
+    return body.count(b",") >= than and any(True for _ in islice(_VALUE.finditer(body), than, None))
 
 
 def without_nulls(value: Any) -> Any:

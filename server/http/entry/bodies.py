@@ -14,7 +14,6 @@ import re
 import zlib
 from email.message import Message as Header
 from fnmatch import fnmatchcase
-from itertools import islice
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import HTTPException
@@ -22,6 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import InvalidRequest
+from training.wire import more_values
 
 MULTIPART_BYTES = 1024**2  # form fields and boundaries around an uploaded file
 # What clients name; other codecs of Python's are slow on purpose-made input (punycode: quadratic), or no text at all.
@@ -33,7 +33,6 @@ RAW_DEFLATE = -zlib.MAX_WBITS
 ESCAPES = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000)"
 )
-VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
 HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
 SMALL_BYTES = PIECE_BYTES = 64 * 1024
@@ -86,10 +85,7 @@ class Bodies:
 
     def _read(self, body: bytes, content_type: str) -> bytes:
         body = clean(body, content_type) if body else body
-        # Nearly every body has few commas, those in its texts among them
-        if body.count(b",") >= self._max_items and any(
-            True for _ in islice(VALUE.finditer(body), self._max_items, None)
-        ):
+        if more_values(body, self._max_items):
             raise HTTPException(413, f"The request's body holds more than {self._max_items} values (max_body_items).")
         return body
 
