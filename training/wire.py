@@ -13,13 +13,16 @@ MAX_TEXT_CHARACTERS = 100_000  # of one field; a description is in every list an
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 
-_VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
+# Up to the next comma or opening bracket, or the end
+_VALUE = re.compile(rb'(?!\Z)(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:[,\[{]|\Z)', re.DOTALL)
 
 
 def more_values(body: bytes, than: int) -> bool:
-    """Whether JSON holds more values in its lists and objects; to be asked before it is parsed."""
-    # Nearly every body has few commas, those in its texts among them
-    return body.count(b",") >= than and any(True for _ in islice(_VALUE.finditer(body), than, None))
+    """Whether JSON holds more values, its lists and objects among them; to be asked before it is parsed."""
+    # Nearly every body has few commas and brackets, those in its texts among them
+    return sum(map(body.count, (b",", b"[", b"{"))) >= than and any(
+        True for _ in islice(_VALUE.finditer(body), than, None)
+    )
 
 
 def without_nulls(value: Any) -> Any:
