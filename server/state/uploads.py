@@ -127,6 +127,13 @@ class Uploads:
             InvalidRequest: it is not pending.
             TooLarge: the part is over 64 MB, or all parts are over what the upload announced.
         """
+        try:
+            return self._add(upload_id, data)
+        except FileNotFoundError:
+            self._pending(upload_id)  # no longer, if another request has ended it meanwhile
+            raise
+
+    def _add(self, upload_id: str, data: Readable) -> Part:
         row = self._pending(upload_id)
         folder = self._root / upload_id
         room = row.bytes - sum(part.stat().st_size for part in folder.glob("part_*"))
@@ -205,10 +212,10 @@ class Uploads:
             return self._upload(row)
 
     def delete_expired(self) -> None:
-        """Give up what was begun an hour ago and never completed."""
+        """Give up what was begun an hour ago and never completed, and parts that came in while their upload ended."""
         for folder in self._root.iterdir():
             try:
-                expired = self.get(folder.name).status == "expired"
+                expired = self.get(folder.name).status != "pending"
             except NotFound:  # a crash came before the row
                 expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
             if expired:

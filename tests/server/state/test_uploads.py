@@ -51,3 +51,25 @@ def test_an_upload_is_completed_once(tmp_path: Path) -> None:
     assert file.path.read_bytes() == content
     with pytest.raises(InvalidRequest, match="is completed"):
         uploads.cancel(upload.id)
+
+
+def test_a_part_that_comes_while_its_upload_is_cancelled_is_refused(tmp_path: Path) -> None:
+    database = connect(f"sqlite:///{tmp_path / 'db'}")
+    migrate(database)
+    uploads = Uploads(database, tmp_path / "uploads", Files(database, tmp_path / "files", 100), 100)
+    upload = uploads.create("rows.bin", "user_data", 10, None)
+
+    class Cancelling(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if uploads.get(upload.id).status == "pending":
+                uploads.cancel(upload.id)
+            return super().read(size)
+
+    with pytest.raises(InvalidRequest, match="is cancelled"):
+        uploads.add(upload.id, Cancelling(b"x"))
+    left = tmp_path / "uploads" / upload.id
+    left.mkdir()
+    (left / "part_1").touch()
+    uploads.delete_expired()
+    assert not left.exists()
+    assert uploads.get(upload.id).status == "cancelled"
