@@ -22,6 +22,7 @@ from server.admin import adapters as admin_adapters
 from server.admin import aliases as admin_aliases
 from server.admin import figures, probes
 from server.admin import keys as admin_keys
+from server.batches.lines import Limits as BatchLimits
 from server.batches.runner import BatchRunner
 from server.errors import DataFolderBusy
 from server.http import entry, statuses
@@ -161,7 +162,9 @@ def _build(settings: Settings, base: BaseModel, engine: Engine) -> Services:
         permissions=Permissions(database),
         responses=Responses(database, settings.max_responses, settings.max_response_bytes, settings.max_body_bytes),
         batches=batches,
-        batch_runner=BatchRunner(batches, stored, data / "batches", metrics),
+        batch_runner=BatchRunner(
+            batches, stored, data / "batches", BatchLimits(settings.max_body_bytes, settings.max_body_items), metrics
+        ),
         embedder=Embedder(settings.embedding_model),
         jobs=jobs,
         queue=queue,

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(default=2 * GIB, description="Largest adapter weights file.")
     max_file_bytes: int = Field(default=512 * 1024**2, description="Largest file of POST /v1/files; OpenAI's limit.")
     max_files: int = Field(default=10_000, ge=1, description="Files that may be stored, results not counted.")
-    max_stored_bytes: int = Field(default=100 * GIB, ge=1, description="Bytes of all files; OpenAI's limit.")
+    max_stored_bytes: int = Field(default=100 * GIB, ge=1, description="Bytes of all files, results too; OpenAI's.")
     max_open_uploads: int = Field(default=100, ge=1, description="Uploads in parts that may be open at a time.")
     max_body_bytes: int = Field(default=8 * 1024**2, description="Largest body of any other request.")
     max_body_items: int = Field(default=250_000, description="Most values, such as token ids, in a JSON body.")

@@ -1,15 +1,28 @@
 """Base classes for incoming JSON: null means absent, as in OpenAI's API; `Description` also refuses unknown keys."""
 
+import re
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's rule
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's rule rule
 MAX_FIELDS = 1000  # of a description, as pydantic makes an error for each unknown one
 MAX_TEXT_CHARACTERS = 100_000  # of one field; descriptions are in lists and in every job's record
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+
+# Up to the next comma or opening bracket, or the end
+_VALUE = re.compile(rb'(?!\Z)(?:[^",\[{]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:[,\[{]|\Z)', re.DOTALL)
+
+
+def more_values(body: bytes, than: int) -> bool:
+    """Whether JSON holds more values, its lists and objects among them; to be asked before it is parsed."""
+    # Nearly every body has few commas and brackets, those in its texts among them
+    return sum(map(body.count, (b",", b"[", b"{"))) >= than and any(
+        True for _ in islice(_VALUE.finditer(body), than, None)
+    )
 
 
 def without_nulls(value: Any) -> Any:

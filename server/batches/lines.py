@@ -1,37 +1,82 @@
 """A batch's input, all of which is checked before any of it is answered, and the records of its answers."""
 
 import json
-import os
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from server.state.batches import Counts
+from server.state.ids import random_id
 from training.data import jsonl
 from training.data.jsonl import quoted
+from training.wire import more_values
 
 MAX_LINES = 50_000  # OpenAI's
 MAX_ERRORS = 100
-MAX_LINE_CHARACTERS = 8 * 1024**2  # the default limit of a request's body
 MAX_ID_CHARACTERS = 512  # of a custom_id; OpenAI names no limit
+
+_BEGINNING = re.compile(rb'\{"id": "\w+", "custom_id": ("(?:[^"\\]|\\.)*+"), ')
+# What readers of lines take for an end of one, though JSON may have it in a text: NEL, U+2028, U+2029
+_SEPARATORS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a line may have, as a request's body: bytes, and values in its lists and objects."""
+
+    max_body_bytes: int
+    max_body_items: int
+
+    def fault(self, text: str) -> str | None:
+        """What is too much of it, before it is parsed."""
+        raw = text.encode(errors="surrogateescape")
+        if len(raw) > self.max_body_bytes:
+            return f"longer than {self.max_body_bytes} bytes (max_body_bytes); make it smaller, one request a line"
+        if more_values(raw, self.max_body_items):
+            return (
+                f"holds more than {self.max_body_items} values (max_body_items); a line is one request, make it smaller"
+            )
+        return None
 
 
 @dataclass(frozen=True)
 class Line:
-    """A request of a batch."""
+    """A request of a batch; its body as JSON."""
 
     custom_id: str
-    body: dict[str, Any]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    """How a request was answered; the body as JSON without line ends."""
+
+    status: int
+    request_id: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request was not answered."""
+
+    code: str
+    message: str
 
 
 def read(path: Path) -> Iterator[Line]:
     """The requests of a checked file."""
-    for _, text in jsonl.lines(path):
+    for _, text in jsonl.lines(path, max_characters=sys.maxsize - 1):
         content = json.loads(text)
-        yield Line(content["custom_id"], content["body"])
+        body = json.dumps(content["body"], ensure_ascii=False, separators=(",", ":"))
+        yield Line(content["custom_id"], body.encode(errors="surrogatepass"))  # whoever reads bodies mends halves
 
 
-def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
+def check(path: Path, endpoint: str, limits: Limits) -> tuple[int, list[dict[str, Any]]]:
     """How many requests a file has, and what is wrong with it, in the form of OpenAI's `errors.data`."""
     seen: set[str] = set()
     found: list[dict[str, Any]] = []
@@ -40,16 +85,16 @@ def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
         found.append({"code": code, "line": number, "message": message, "param": param})
 
     try:
-        for number, text in jsonl.lines(path):
+        for number, text in jsonl.lines(path, max_characters=limits.max_body_bytes, max_values=limits.max_body_items):
             if len(seen) >= MAX_LINES:
                 wrong(None, "too_many_tasks", f"more than {MAX_LINES} requests; split the file")
             if len(found) >= MAX_ERRORS:
                 break
-            if len(text) > MAX_LINE_CHARACTERS:
-                wrong(number, "invalid_request", f"longer than {MAX_LINE_CHARACTERS} characters")
+            if fault := limits.fault(text):
+                wrong(number, "invalid_request", fault)
                 continue
             try:
-                line = jsonl.load(text, halves=True)
+                line = jsonl.load(text, halves=True, max_characters=limits.max_body_bytes)
             except ValueError as error:
                 wrong(number, "invalid_json_line", f"This line is not parseable as valid JSON: {error}")
                 continue
@@ -79,42 +124,80 @@ def check(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
 
 
 class Answers:
-    """The answers so far, a line each in OpenAI's form; a line that a crash cut off is dropped."""
+    """The answers so far, as OpenAI writes them: those that succeeded in one file, the others in another.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        self.done: dict[str, bool] = {}  # custom_id -> success
-        whole = 0
-        with path.open("rb") as stream:
-            for raw in stream:
-                if not raw.endswith(b"\n"):
-                    break
-                whole += len(raw)
-                record = json.loads(raw)
-                self.done[record["custom_id"]] = succeeded(record)
-        os.truncate(path, whole)
-        self._stream = path.open("a", encoding="utf-8")
+    An answer's JSON stands in its record as it came. It may be megabytes, which nobody parses again.
+    """
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Write an answer in ASCII, so that any custom_id comes back as it was, even half a surrogate pair."""
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
-        self.done[record["custom_id"]] = succeeded(record)
+    def __init__(self, folder: Path) -> None:
+        """Go on after the last whole record of each file; what a crash tore is written again."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.good, self.bad = folder / "output.jsonl", folder / "error.jsonl"
+        self._done = {path: _custom_ids(path) for path in (self.good, self.bad)}
+        self._streams = {path: path.open("ab") for path in self._done}
+        self._fault: OSError | None = None
+        self._lock = Lock()
+
+    def __contains__(self, custom_id: str) -> bool:
+        """Whether the request is answered."""
+        return any(custom_id in ids for ids in self._done.values())
+
+    def counts(self, total: int) -> Counts:
+        """How far a batch of so many requests is."""
+        return Counts(total, len(self._done[self.good]), len(self._done[self.bad]))
+
+    def add(self, custom_id: str, outcome: Response | Failure) -> None:
+        """Write what became of a request, once; from any thread.
+
+        Raises:
+            OSError: it could not be written, or one before it; a record after a torn one would be lost in it.
+        """
+        record = _record(custom_id, outcome)
+        path = self.good if isinstance(outcome, Response) and outcome.status == 200 else self.bad
+        with self._lock:
+            if self._fault is not None:
+                raise self._fault
+            if custom_id in self:
+                return
+            try:
+                self._streams[path].write(record)
+                self._streams[path].flush()
+            except OSError as fault:
+                self._fault = fault
+                raise
+            self._done[path].add(custom_id)
 
     def close(self) -> None:
-        """Close the file, without deleting it."""
-        self._stream.close()
-
-    def split(self, good: Path, bad: Path) -> None:
-        """Copy the answers that succeeded into one file, the others into another."""
-        with self._path.open("rb") as lines, good.open("wb") as well, bad.open("wb") as badly:
-            for line in lines:
-                (well if succeeded(json.loads(line)) else badly).write(line)
+        """Take no more; the files stay."""
+        with self._lock:
+            for stream in self._streams.values():
+                stream.close()
 
 
-def succeeded(record: dict[str, Any]) -> bool:
-    """Whether the request was answered with success."""
-    response = record["response"]
-    return response is not None and response["status_code"] == 200
+def _custom_ids(path: Path) -> set[str]:
+    """Those in a file, which is cut after its last whole record; of a record its beginning is parsed."""
+    found: set[str] = set()
+    path.touch()
+    with path.open("rb+") as stream:
+        whole = 0
+        for raw in stream:
+            begins = _BEGINNING.match(raw)
+            if begins is None or not raw.endswith(b"\n"):
+                break
+            found.add(json.loads(begins.group(1)))
+            whole += len(raw)
+        stream.truncate(whole)
+    return found
+
+
+def _record(custom_id: str, outcome: Response | Failure) -> bytes:
+    """A line of OpenAI's; the custom_id in ASCII, to come back as it was, be it half of an emoji."""
+    begun = json.dumps({"id": random_id("batch_req_", 32), "custom_id": custom_id})[:-1].encode()
+    if isinstance(outcome, Failure):
+        error = {"code": outcome.code, "message": outcome.message}
+        return b'%b, "response": null, "error": %b}\n' % (begun, json.dumps(error).encode())
+    about = json.dumps({"status_code": outcome.status, "request_id": outcome.request_id})[:-1].encode()
+    body = outcome.body
+    for separator, escape in _SEPARATORS:
+        body = body.replace(separator, escape)
+    return b'%b, "response": %b, "body": %b}, "error": null}\n' % (begun, about, body)

@@ -5,13 +5,12 @@ was being answered is answered again.
 """
 
 import asyncio
-import json
 import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,13 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tenacity import AsyncRetrying, retry_if_result, wait_exponential
 
 from server.batches import lines
-from server.batches.lines import Answers, Line
+from server.batches.lines import Answers, Failure, Limits, Line, Response
 from server.errors import NotFound
 from server.inference.engine import LATER
 from server.metrics import Metrics
-from server.state.batches import ENDED, Batches, BatchRow, BatchStatus, Counts
+from server.state.batches import ENDED, Batches, BatchRow, BatchStatus
 from server.state.files import Files
-from server.state.ids import random_id
 from server.state.keys import Key
 
 logger = logging.getLogger(__name__)
@@ -39,10 +37,11 @@ BATCH_KEY = Key(id="key_batch", name="batch", hint="", admin=False, created_at=0
 class BatchRunner:
     """Works through the queue of batches."""
 
-    def __init__(self, batches: Batches, files: Files, root: Path, metrics: Metrics) -> None:
+    def __init__(self, batches: Batches, files: Files, root: Path, limits: Limits, metrics: Metrics) -> None:
         self._batches = batches
         self._files = files
         self._root = root
+        self._limits = limits
         self._failures = metrics.queue_failures.labels(queue="batches")
         self._changed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -76,6 +75,7 @@ class BatchRunner:
 
     async def _next(self, client: httpx.AsyncClient) -> None:
         """Work on the oldest batch. An error that retrying cannot fix ends it, so that the next batch gets its turn."""
+        await asyncio.to_thread(self._sweep)
         row = await asyncio.to_thread(self._batches.next)
         if row is None:
             await self._changed.wait()
@@ -99,20 +99,30 @@ class BatchRunner:
             await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, errors=found)
             return
         if row.status == BatchStatus.VALIDATING:
-            total, found = await asyncio.to_thread(lines.check, source, row.endpoint)
-            kept = (BatchStatus.CANCELLING,)
-            if found:
-                await asyncio.to_thread(self._batches.move, row.id, BatchStatus.FAILED, unless=kept, errors=found)
-                return
-            await asyncio.to_thread(self._batches.move, row.id, BatchStatus.IN_PROGRESS, unless=kept, total=total)
-        folder = self._root / row.id
-        answers = await asyncio.to_thread(Answers, folder / "answers.jsonl")
+            total, found = await asyncio.to_thread(lines.check, source, row.endpoint, self._limits)
+            status, values = (
+                (BatchStatus.FAILED, {"errors": found}) if found else (BatchStatus.IN_PROGRESS, {"total": total})
+            )
+            await asyncio.to_thread(self._batches.move, row.id, status, unless=(BatchStatus.CANCELLING,), **values)
+            row = await asyncio.to_thread(self._batches.get, row.id)
+        if row.status == BatchStatus.FAILED:
+            return
+        answers = await asyncio.to_thread(Answers, self._root / row.id)
         try:
-            ended = await self._answer(row, lines.read(source), answers, client)
+            ended = BatchStatus.CANCELLED  # perhaps before its lines were checked: none is answered then
+            if row.status != BatchStatus.CANCELLING:
+                ended = await self._answer(row, lines.read(source), answers, client)
             await asyncio.to_thread(self._finish, row, source, answers, ended)
         finally:
-            answers.close()
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(answers.close)
+
+    def _sweep(self) -> None:
+        """Remove the folders of batches that have ended, in whatever way."""
+        for folder in self._root.glob("*"):
+            with suppress(NotFound):
+                if self._batches.get(folder.name).status not in ENDED:
+                    continue
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def _answer(
         self, row: BatchRow, waiting: Iterator[Line], answers: Answers, client: httpx.AsyncClient
@@ -127,8 +137,9 @@ class BatchRunner:
 
         async def work() -> None:
             while (line := await take()) is not None:
-                if line.custom_id not in answers.done:
-                    answers.add(await _ask(client, row.endpoint, line))
+                if line.custom_id not in answers:
+                    outcome = await _ask(client, row.endpoint, line)
+                    await asyncio.to_thread(answers.add, line.custom_id, outcome)
 
         workers = [asyncio.create_task(work()) for _ in range(CONCURRENCY)]
         pending = set(workers)
@@ -136,7 +147,7 @@ class BatchRunner:
             while pending:
                 _, pending = await asyncio.wait(pending, timeout=POLL_SECONDS)
                 now = await asyncio.to_thread(self._batches.get, row.id)
-                await asyncio.to_thread(self._batches.count, row.id, _counts(now.total, answers))
+                await asyncio.to_thread(self._batches.count, row.id, answers.counts(now.total))
                 if now.status == BatchStatus.CANCELLING:
                     return BatchStatus.CANCELLED
                 if now.expires_at <= time.time():
@@ -152,17 +163,15 @@ class BatchRunner:
 
     def _finish(self, row: BatchRow, source: Path, answers: Answers, ended: BatchStatus) -> None:
         if ended == BatchStatus.EXPIRED:
+            late = Failure("batch_expired", "This request could not be answered in time.")
             for line in lines.read(source):
-                if line.custom_id not in answers.done:
-                    error = {"code": "batch_expired", "message": "This request could not be answered in time."}
-                    answers.add(_record(line, None, error))
-        counts = _counts(self._batches.get(row.id).total, answers)
+                answers.add(line.custom_id, late)
+        answers.close()  # what is still on its way comes too late
+        counts = answers.counts(self._batches.get(row.id).total)
         if ended == BatchStatus.COMPLETED:
             self._batches.move(row.id, BatchStatus.FINALIZING)
-        good, bad = (self._root / row.id / f"{kind}.jsonl" for kind in ("output", "error"))
-        answers.split(good, bad)
         written: dict[str, str] = {}
-        for field, path in (("output_file", good), ("error_file", bad)):
+        for field, path in (("output_file", answers.good), ("error_file", answers.bad)):
             if path.stat().st_size:
                 file_id = f"file-{row.id.removeprefix('batch_')}-{path.stem}"
                 with path.open("rb") as stream:
@@ -182,32 +191,17 @@ def _as_batch(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
-async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> dict[str, Any]:
+async def _ask(client: httpx.AsyncClient, endpoint: str, line: Line) -> Response | Failure:
     """Answer one line, waiting while the engine is down. Its errors go into its own record and stop no other line."""
     retrying = AsyncRetrying(
         retry=retry_if_result(lambda answer: answer.status_code == 503), wait=wait_exponential(max=30)
     )
-    body = json.dumps(line.body)  # in ASCII: httpx's own encoding fails on half surrogate pairs
     try:
         answer: httpx.Response = await retrying(
-            client.post, endpoint, content=body, headers={"content-type": "application/json"}
+            client.post, endpoint, content=line.body, headers={"content-type": "application/json"}
         )
-        response = {
-            "status_code": answer.status_code,
-            "request_id": answer.headers["x-request-id"],
-            "body": answer.json(),
-        }
+        return Response(answer.status_code, answer.headers["x-request-id"], answer.content)
     except Exception as error:
         logger.exception("a line of a batch could not be answered")
         message = f"The server had an error while processing this request: {type(error).__name__}."
-        return _record(line, None, {"code": "server_error", "message": message})
-    return _record(line, response, None)
-
-
-def _record(line: Line, response: dict[str, Any] | None, error: dict[str, Any] | None) -> dict[str, Any]:
-    return {"id": random_id("batch_req_", 32), "custom_id": line.custom_id, "response": response, "error": error}
-
-
-def _counts(total: int, answers: Answers) -> Counts:
-    completed = sum(answers.done.values())
-    return Counts(total, completed, len(answers.done) - completed)
+        return Failure("server_error", message)

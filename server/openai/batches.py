@@ -36,6 +36,7 @@ def create(body: BatchRequest, parts: Parts) -> dict[str, Any]:
         raise InvalidRequest(f"{body.input_file_id} does not exist", "input_file_id") from None
     if file.purpose != "batch":
         raise InvalidRequest(f"{file.id} has the purpose {file.purpose!r}; expected 'batch'", "input_file_id")
+    parts.files.check_room(file.bytes, result=True)  # answers are about as large as what is asked
     lifetime = body.output_expires_after.seconds if body.output_expires_after else None
     row = parts.batches.create(file.id, body.endpoint, body.metadata, lifetime)
     parts.batch_runner.changed()

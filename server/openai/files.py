@@ -1,9 +1,11 @@
 """`/v1/files`: create, list, retrieve, content, delete; files may expire."""
 
-from typing import Annotated, Any, Literal
+import os
+from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from server.errors import InvalidRequest
 from server.http.forms import FormRoute, OnlyOnce, file_name
@@ -16,6 +18,25 @@ from server.state.files import StoredFile
 router = APIRouter(prefix="/v1/files", route_class=FormRoute)
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+
+
+class Download(FileResponse):
+    """An open file: it is there when the answer's head goes out, and comes whole though it is deleted meanwhile."""
+
+    def __init__(self, stream: BinaryIO, filename: str) -> None:
+        self._stream = stream
+        number = stream.fileno()
+        super().__init__(
+            f"/proc/self/fd/{number}",
+            media_type="application/octet-stream",
+            filename=filename,
+            stat_result=os.fstat(number),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._stream:
+            await super().__call__(scope, receive, send)
 
 
 @router.post("", dependencies=[OnlyOnce])
@@ -56,11 +77,11 @@ def retrieve(file_id: str, parts: Parts) -> dict[str, Any]:
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, parts: Parts) -> FileResponse:
+def content(file_id: str, parts: Parts) -> Download:
     """One file's bytes."""
-    file = parts.files.get(file_id)
+    file, stream = parts.files.open(file_id)
     name = file.filename.replace("\\", "/").rpartition("/")[2]  # without the uploader's folders
-    return FileResponse(file.path, media_type="application/octet-stream", filename=name or file.id)
+    return Download(stream, name or file.id)
 
 
 @router.delete("/{file_id}")

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from sqlalchemy import BigInteger, Engine, func, or_, select
+from sqlalchemy import BigInteger, Engine, delete, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from server.errors import InvalidRequest, NotFound, TooLarge
@@ -69,8 +69,9 @@ class Files:
         """Open the store.
 
         Args:
-            max_bytes: largest file.
-            max_files, max_stored_bytes: limits on all uploaded files; None: no limit.
+            max_bytes: of one file that is uploaded.
+            max_files: that were uploaded; None: no limit.
+            max_stored_bytes: of all; None: no limit. A result is never refused, but leaves less room to others.
         """
         self._engine = engine
         self._root = root
@@ -100,7 +101,8 @@ class Files:
             InvalidRequest: the file is empty, or is training data without a .jsonl name.
         """
         check_name(filename, purpose, "file")
-        room = self._max_bytes if file_id else self._room()
+        largest = sys.maxsize if purpose in RESULTS else self._max_bytes
+        room = sys.maxsize if file_id else self._room()
         file_id = file_id or random_id("file-")
         partial = self._root / ".partial" / file_id
         size = 0
@@ -108,8 +110,8 @@ class Files:
             with partial.open("wb") as target:
                 while chunk := source.read(_CHUNK_BYTES):
                     size += len(chunk)
-                    if size > self._max_bytes:
-                        raise TooLarge(f"the file is larger than the limit of {self._max_bytes} bytes (max_file_bytes)")
+                    if size > largest:
+                        raise TooLarge(f"the file is larger than the limit of {largest} bytes (max_file_bytes)")
                     if size > room:
                         raise self._full()
                     target.write(chunk)
@@ -145,8 +147,20 @@ class Files:
         with Session(self._engine) as session:
             row = session.get(FileRow, file_id)
             if row is None or (_expired(row) and not needed):
-                raise NotFound(f"No such File object: {file_id}")
+                raise _no_such(file_id)
             return self._file(row)
+
+    def open(self, file_id: str) -> tuple[StoredFile, BinaryIO]:
+        """The file of that id and its bytes, which can be read to their end even when it is deleted meanwhile.
+
+        Raises:
+            NotFound: there is none, or its bytes are gone.
+        """
+        file = self.get(file_id)
+        try:
+            return file, file.path.open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"The bytes of {file_id} are gone; delete it, and upload it again") from None
 
     def list(
         self, purpose: str | None = None, after: str | None = None, limit: int = 10_000, *, descending: bool = True
@@ -166,31 +180,38 @@ class Files:
 
     def delete_expired(self, needed: Callable[[str], bool]) -> None:
         """Delete expired files, except those that are still `needed`; called regularly."""
-        statement = select(FileRow).where(FileRow.expires_at.is_not(None), FileRow.expires_at <= time.time())
-        with Session(self._engine) as session, session.begin():
-            for row in session.scalars(statement):
-                if not needed(row.id):
-                    session.delete(row)
-                    (self._root / row.id).unlink(missing_ok=True)
+        with Session(self._engine) as session:
+            expired = session.scalars(select(FileRow.id).where(FileRow.expires_at <= time.time())).all()
+        for file_id in expired:
+            if not needed(file_id):
+                self._forget(file_id)
 
     def delete(self, file_id: str) -> None:
         """Delete the file and its bytes.
 
         Raises:
-            NotFound: there is none of that id.
+            NotFound: there is none of that id, or another request was faster.
         """
-        file = self.get(file_id)
-        with Session(self._engine) as session, session.begin():
-            session.delete(session.get_one(FileRow, file_id))
-        file.path.unlink(missing_ok=True)
+        if not self._forget(self.get(file_id).id):
+            raise _no_such(file_id)
 
-    def check_room(self, size: int) -> None:
-        """Check that there is room for `size` more bytes.
+    def _forget(self, file_id: str) -> bool:
+        """Delete row and bytes; False: the row was gone."""
+        with Session(self._engine) as session, session.begin():
+            found = session.scalar(delete(FileRow).where(FileRow.id == file_id).returning(FileRow.id))
+        (self._root / file_id).unlink(missing_ok=True)
+        return found is not None
+
+    def check_room(self, size: int, *, result: bool = False) -> None:
+        """Refuse what finds no room for so many more bytes.
+
+        Args:
+            result: they will be a result's, which `max_files` does not count.
 
         Raises:
             TooLarge: there is not.
         """
-        if size > self._room():
+        if size > self._room(result=result):
             raise self._full()
 
     def _full(self) -> TooLarge:
@@ -199,18 +220,17 @@ class Files:
             "is no longer needed"
         )
 
-    def _room(self) -> int:
+    def _room(self, *, result: bool = False) -> int:
         """How many bytes another file may have.
 
         Raises:
             TooLarge: the limit on the number of files is reached.
         """
+        uploaded = func.count().filter(FileRow.purpose.not_in(RESULTS))
         with Session(self._engine) as session:
-            counted = session.execute(
-                select(func.count(), func.coalesce(func.sum(FileRow.bytes), 0)).where(FileRow.purpose.not_in(RESULTS))
-            ).one()
+            counted = session.execute(select(uploaded, func.coalesce(func.sum(FileRow.bytes), 0))).one()
         files, stored = int(counted[0]), int(counted[1])
-        if self._max_files is not None and files >= self._max_files:
+        if not result and self._max_files is not None and files >= self._max_files:
             raise TooLarge(f"{files} files are kept (max_files); delete what is no longer needed")
         return sys.maxsize if self._max_stored_bytes is None else self._max_stored_bytes - stored
 
@@ -232,3 +252,7 @@ def check_name(filename: str, purpose: str, param: str) -> None:
 
 def _expired(row: FileRow) -> bool:
     return row.expires_at is not None and row.expires_at <= time.time()
+
+
+def _no_such(file_id: str) -> NotFound:
+    return NotFound(f"No such File object: {file_id}")

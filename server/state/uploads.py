@@ -20,7 +20,7 @@ from server.state.ids import random_id
 from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 3600  # as at OpenAI
-MAX_PART_BYTES = 64 * 1024**2  # OpenAI's limit
+MAX_PART_BYTES = 64 * 1024**2  # OpenAI's limit limit
 MAX_PARTS = 10_000  # as many as can be named when it is completed
 PART = re.compile(r"part_[A-Za-z0-9]{1,64}")
 _CHUNK_BYTES = 1 << 20
@@ -130,6 +130,13 @@ class Uploads:
             InvalidRequest: it is not pending.
             TooLarge: the part is over 64 MB, or all parts have more bytes than the upload announced.
         """
+        try:
+            return self._add(upload_id, data)
+        except FileNotFoundError:
+            self._pending(upload_id)  # no longer, if another request has ended it meanwhile
+            raise
+
+    def _add(self, upload_id: str, data: Readable) -> Part:
         row = self._pending(upload_id)
         folder = self._root / upload_id
         part_id = random_id("part_")
@@ -151,9 +158,6 @@ class Uploads:
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(folder / part_id)
-        except FileNotFoundError:
-            self._pending(upload_id)  # it was ended meanwhile
-            raise
         finally:
             partial.unlink(missing_ok=True)
         return Part(part_id, upload_id, int(time.time()))
@@ -216,10 +220,10 @@ class Uploads:
             return self._upload(row)
 
     def delete_expired(self) -> None:
-        """Give up what was begun an hour ago and never completed, and forget what has ended."""
+        """Give up uploads begun an hour ago and never completed; delete parts and rows of those that have ended."""
         for folder in self._root.iterdir():
             try:
-                expired = self.get(folder.name).status == "expired"
+                expired = self.get(folder.name).status != "pending"
             except NotFound:  # a crash before the row was written
                 expired = time.time() - folder.stat().st_mtime > LIFETIME_SECONDS
             if expired:

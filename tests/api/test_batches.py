@@ -42,6 +42,12 @@ def ids(client: openai.OpenAI, file_id: str | None) -> list[str]:
 IDS = ("plain", "\0", "\u2028\x85", "\u202e", "half \ud83d", "😀", "a/b\\c\"'", "w" * 512)
 
 
+def test_a_line_is_the_request_it_would_be_alone(client: openai.OpenAI) -> None:
+    batch = ended(client, (line("a", "half \ud83d, \u2028 and ü 😀") + "\n" + line("b", max_tokens=-1)).encode())
+    assert batch.status == "completed"
+    assert ids(client, batch.output_file_id) == ["a", "b"], "what stands beside the body has no effect"
+
+
 def test_every_custom_id_comes_back_as_it_was(client: openai.OpenAI) -> None:
     batch = ended(client, "\n".join(line(one) for one in IDS).encode())
     assert batch.status == "completed"

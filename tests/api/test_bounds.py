@@ -130,6 +130,18 @@ def test_batches(bounded: InProcess, http: httpx.Client) -> None:
     assert http.post("/v1/batches", json=wanted).status_code == 200
 
 
+def test_results_leave_less_room(bounded: InProcess, http: httpx.Client) -> None:
+    batch = next(file["id"] for file in http.get("/v1/files").json()["data"] if file["purpose"] == "batch")
+    wanted = {"input_file_id": batch, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    until(lambda: bounded.services.batches.next() is None)
+    result = io.BytesIO(b"a" * 10_001)
+    file = bounded.services.files.create(result, "r.jsonl", "batch_output", file_id="file-result")
+    refused(upload(http, ROW), 413, "max_stored_bytes")
+    refused(http.post("/v1/batches", json=wanted), 413, "max_stored_bytes")
+    http.delete(f"/v1/files/{file.id}")
+    assert http.post("/v1/batches", json=wanted).status_code == 200
+
+
 def test_responses(bounded: InProcess, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "SLACK", 100)
     asked = {"model": bounded.services.catalog.base.name, "input": "a" * 3000}

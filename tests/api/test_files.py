@@ -1,6 +1,8 @@
 """Files and uploads under any name, with every documented lifetime."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -8,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from server.openai.files import Download
 from tests.inprocess import InProcess
 
 NAMES: dict[str, tuple[str, str]] = {  # sent, and the name of the download
@@ -162,3 +165,40 @@ def test_a_charset_that_is_none_of_text_is_refused(charset: str, http: httpx.Cli
     answer = form_in(http, b"a.jsonl", charset)
     assert answer.status_code == 400
     assert "charset" in answer.json()["error"]["message"]
+
+
+def test_of_many_that_delete_a_file_one_does(http: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            path = f"/v1/files/{form(http).json()['id']}"
+            statuses = [answer.status_code for answer in pool.map(http.delete, [path] * 8)]
+            assert sorted(statuses) == [200, *[404] * 7]
+
+
+def test_a_file_whose_bytes_are_gone_is_not_found_and_can_be_deleted(served: InProcess, http: httpx.Client) -> None:
+    file_id = form(http).json()["id"]
+    served.services.files.get(file_id).path.unlink()
+    answer = http.get(f"/v1/files/{file_id}/content")
+    assert answer.status_code == 404
+    assert "upload it again" in answer.json()["error"]["message"]
+    assert http.delete(f"/v1/files/{file_id}").status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_download_comes_whole_though_its_file_is_deleted_before_the_head(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * 100_000 + b"b")
+    for asked, status, content in (
+        ({}, 200, path.read_bytes()),
+        ({"range": "bytes=99999-"}, 206, b"ab"),
+    ):
+        path.write_bytes(b"a" * 100_000 + b"b")
+        stream = path.open("rb")
+        download = Download(stream, "a.txt")
+        path.unlink()
+        transport = httpx.ASGITransport(download)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answer = await client.get("/", headers=asked)
+        assert (answer.status_code, answer.content) == (status, content)
+        assert answer.headers["content-length"] == str(len(content))
+        assert stream.closed

@@ -8,17 +8,20 @@ or not JSONL is refused; the message says what it is and what to do.
 import codecs
 import json
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from training.errors import TrainingError
+from training.wire import more_values
 
+MAX_LINE_CHARACTERS = 64 * 1024**2
 _BOM = "\ufeff"
 _WHITE = f" \t\r\n\f\v\x85\xa0\u2028\u2029{_BOM}"
 _MAX_QUOTED = 100
+_SKIPPED_CHARACTERS = 1 << 20  # at a time, of a line that is too long
+_DIRECTORY_BYTES = 1 << 16  # a workbook's list of files, at its end
 _WORDS = {None: "null", True: "true", False: "false"}  # JSON's words for Python's
 _WANTED = "expected JSONL: UTF-8 text with one JSON object a line"
 _SIGNATURES = {
@@ -55,10 +58,16 @@ class NotJsonLines(TrainingError, ValueError):
     """The file is not JSONL; the message says what it is."""
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(
+    path: Path, *, max_characters: int = MAX_LINE_CHARACTERS, max_values: int | None = None
+) -> Iterator[tuple[int, str]]:
     """Line numbers, from 1 as in an editor, and the lines' texts; blank lines are left out.
 
     A line that holds several objects is returned once for each.
+
+    Args:
+        max_characters: of a line; of a longer one comes what is read of it, one more than that, for `load` to refuse.
+        max_values: a line with more is not parsed, and comes as it is.
 
     Raises:
         NotJsonLines: the file is compressed, a table, UTF-16, one JSON array, or indented JSON.
@@ -68,27 +77,34 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     _check_head(path, head)
     # Universal newlines are CR, LF and CR LF; str.splitlines would also split at U+2028.
     with path.open(encoding="utf-8", errors="surrogateescape") as stream:
-        first = True
-        for number, raw in enumerate(stream, 1):
+        first, number = True, 0
+        while raw := stream.readline(max_characters + 1):
+            number += 1
             text = raw.strip(_WHITE)
-            if not text:
-                continue
-            if first:
+            if first and text:
                 _check_first(text)
                 first = False
-            for one in _parted(text):
-                yield number, one
+            if len(raw) > max_characters and not raw.endswith("\n"):
+                yield number, raw
+                while (rest := stream.readline(_SKIPPED_CHARACTERS)) and not rest.endswith("\n"):
+                    pass
+            elif text:
+                for one in _parted(text, max_values):
+                    yield number, one
 
 
-def load(text: str, *, halves: bool = False) -> Any:
+def load(text: str, *, halves: bool = False, max_characters: int = MAX_LINE_CHARACTERS) -> Any:
     """The JSON value of a line.
 
     Args:
         halves: accept half surrogate pairs.
+        max_characters: as `lines` was given.
 
     Raises:
-        ValueError: says what is wrong: not UTF-8, not JSON, or half of a surrogate pair in a string.
+        ValueError: says what is wrong with it: too long, no UTF-8, no JSON, or half of a character in a string.
     """
+    if len(text) > max_characters:
+        raise ValueError(f"longer than {max_characters} characters; write one JSON object a line, or a shorter one")
     if broken := _NO_UTF8.search(text):
         byte = ord(broken.group()) - 0xDC00
         raise ValueError(f"byte 0x{byte:02X} at character {broken.start() + 1} is no UTF-8; save the file as UTF-8")
@@ -157,11 +173,9 @@ def _check_head(path: Path, head: bytes) -> None:
 
 
 def _is_workbook(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.startswith("xl/") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _DIRECTORY_BYTES))
+        return b"xl/workbook.xml" in stream.read()
 
 
 def _check_first(text: str) -> None:
@@ -171,18 +185,19 @@ def _check_first(text: str) -> None:
         raise NotJsonLines(f"the file is JSON with a row over several lines; {_WANTED}")
 
 
-def _parted(text: str) -> list[str]:
+def _parted(text: str, max_values: int | None) -> Iterator[str]:
     """The objects of a line: usually one, several if files were joined without a newline."""
-    if not _GLUED.search(text):
-        return [text]
-    found: list[str] = []
+    if not _GLUED.search(text) or (
+        max_values is not None and more_values(text.encode(errors="surrogateescape"), max_values)
+    ):
+        yield text
+        return
     decoder, start = json.JSONDecoder(), 0
-    try:
-        while start < len(text):
+    while start < len(text):
+        try:
             _, end = decoder.raw_decode(text, start)
-            found.append(text[start:end])
-            gap = _GAP.match(text, end)
-            start = gap.end() if gap else end
-    except (ValueError, RecursionError):
-        return [*found, text[start:]]
-    return found
+        except (ValueError, RecursionError):
+            end = len(text)
+        yield text[start:end]
+        gap = _GAP.match(text, end)
+        start = gap.end() if gap else end

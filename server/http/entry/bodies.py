@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from itertools import islice
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import HTTPException
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import InvalidRequest, RateLimited
 from server.http.forms import MULTIPART_BYTES
+from training.wire import more_values
 
 # Charsets that clients name; Python's other codecs are slow on hostile input (punycode: quadratic), or not for text.
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
@@ -36,7 +36,6 @@ RAW_DEFLATE = -zlib.MAX_WBITS
 ESCAPES = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|0000)"
 )
-VALUE = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+"?+)*+(?:,|\Z)', re.DOTALL)  # up to the next comma, or the end
 HALVES = re.compile("[\ud800-\udfff]")
 HALF = len("\\ud83d")
 SMALL_BYTES = PIECE_BYTES = 64 * 1024
@@ -97,10 +96,7 @@ class Bodies:
 
     def _read(self, body: bytes, content_type: str) -> bytes:
         body = clean(body, content_type) if body else body
-        # Fast path: count all commas, also those in strings; only a body with many is scanned exactly
-        if body.count(b",") >= self._max_items and any(
-            True for _ in islice(VALUE.finditer(body), self._max_items, None)
-        ):
+        if more_values(body, self._max_items):
             raise HTTPException(413, f"The request's body holds more than {self._max_items} values (max_body_items).")
         return body
 

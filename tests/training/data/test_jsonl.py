@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import lzma
+import tracemalloc
 import zipfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,38 @@ def test_a_line_that_cannot_be_read_says_why(line: bytes, complaint: str, tmp_pa
 def test_glued_objects_take_no_longer_than_their_length(tmp_path: Path) -> None:
     """A file without any newline: with a copy of the rest for each object it would take minutes."""
     assert len(values(tmp_path / "f", '{"a":1}' * 100_000)) == 100_000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
+def test_a_line_that_is_too_long_is_its_own_error_and_read_no_further(end: str, tmp_path: Path) -> None:
+    fits = '{"a":"é"}'
+    path = written(tmp_path / "f", f'{fits}\n{fits[:-2]}é"}}{end}' + (f"{end}{fits}" if end else ""))
+    found = list(lines(path, max_characters=len(fits)))
+    assert found[0] == (1, fits)
+    assert found[1] == (2, '{"a":"éé"}')
+    assert found[2:] == ([(4, fits)] if end else [])
+    with pytest.raises(ValueError, match="longer than 9 characters; write one JSON object a line, or a shorter one"):
+        load(found[1][1], max_characters=len(fits))
+
+
+def test_a_file_without_line_ends_takes_bounded_memory(tmp_path: Path) -> None:
+    """Neither a line without an end nor one of millions of objects is held as a whole."""
+    path = written(tmp_path / "f", "{}" * 10_000_000)
+    tracemalloc.start()
+    assert [len(text) for _, text in lines(path, max_characters=1_000_000)] == [1_000_001]
+    assert list(islice(lines(path, max_characters=20_000_000), 3)) == [(1, "{}")] * 3
+    assert tracemalloc.get_traced_memory()[1] < 100 * 1024**2
+    tracemalloc.stop()
+
+
+def test_a_line_of_too_many_values_is_not_parsed(tmp_path: Path) -> None:
+    path = written(tmp_path / "f", '{"a":[1,2]}{"a":1}\n{"a":[1,2,3]}{"a":1}\n{"a":1}{"a":2}\n')
+    texts = [text for _, text in lines(path, max_values=5)]
+    assert texts == ['{"a":[1,2]}', '{"a":1}', '{"a":[1,2,3]}{"a":1}', '{"a":1}', '{"a":2}']
+
+
+def test_a_training_row_of_megabytes_is_a_row(tmp_path: Path) -> None:
+    assert values(tmp_path / "f", json.dumps({"a": "x" * 5_000_000})) == [(1, {"a": "x" * 5_000_000})]
 
 
 def test_a_cleaned_copy_is_utf8_with_a_row_a_line(tmp_path: Path) -> None:
