@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from adapters.base import BaseModel
+from server.errors import RateLimited
 from server.http.entry import bodies
 from server.inference import embedder
 from server.state import responses
@@ -293,17 +293,24 @@ def test_who_has_no_key_sends_no_body(bounded: InProcess) -> None:
 
 def test_bodies_in_memory(smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path) -> None:
     engine = ScriptedEngine(tokenizer=tokenizer)
-    with in_process(smollm2_base, engine, tmp_path, max_buffered_bytes=400_000) as server, server.http() as http:
-        address = httpx.URL(server.base_url)
-        with socket.create_connection((address.host, address.port or 80)) as connection:
-            head = f"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.api_key}\r\n"
-            connection.sendall(f"{head}Content-Length: 200000\r\n\r\n{' ' * 190_000}".encode())
-            asked = {"model": smollm2_base.name, "input": "a" * 100_000}
-            deadline = time.monotonic() + 10
-            while (answer := http.post("/v1/responses", json=asked)).status_code != 429:
-                assert time.monotonic() < deadline, answer.text
-        refused(answer, 429, "max_buffered_bytes")
-        until(lambda: http.post("/v1/responses", json=asked).status_code == 400)  # longer than the context
+    with in_process(smollm2_base, engine, tmp_path, max_buffered_bytes=150_000) as server, server.http() as http:
+        asked = {"model": smollm2_base.name, "input": "a" * 100_000}
+        refused(http.post("/v1/responses", json=asked), 429, "max_buffered_bytes")
+        assert http.post("/v1/responses", json={**asked, "input": "a"}).status_code == 200
+
+
+def test_room_for_bodies_is_shared_and_given_back() -> None:
+    room = bodies._Room(400)  # pyright: ignore[reportPrivateUsage]
+    with room.of("ann") as ann, room.of("bob") as bob, room.of("eve") as eve:
+        ann(150)
+        with pytest.raises(RateLimited):
+            ann(51)  # more than half
+        bob(200)
+        with pytest.raises(RateLimited):
+            eve(51)  # more than all
+        eve(50)
+    with room.of("ann") as ann:
+        ann(200)
 
 
 def test_a_form_has_few_fields(bounded: InProcess, http: httpx.Client) -> None:
