@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's rule rule
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # OpenAI's rule
 MAX_FIELDS = 1000  # of a description, as pydantic makes an error for each unknown one
 MAX_TEXT_CHARACTERS = 100_000  # of one field; descriptions are in lists and in every job's record
 

@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.command()(commands.serve)
 app.command()(commands.train)
+app.command()(commands.repeat)
 app.command("eval")(commands.evaluate)
 app.command()(commands.export)
 app.add_typer(keys.app, name="keys")

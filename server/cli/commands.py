@@ -70,6 +70,16 @@ def train(
     raise typer.Exit(run(data, model, suffix, validation, output, method, grader, chat_template, wanted, seed))
 
 
+def repeat(
+    job: Annotated[Path, typer.Argument(help="The job's directory, as jobs/ftjob-… in the data folder.", exists=True)],
+    output: Annotated[Path, typer.Option(help="Folder for the new job's directory.")] = Path("var/training"),
+) -> None:
+    """Train once more as a job did: its base, files, method, graders, template and seed."""
+    from server.cli.training import repeat as run
+
+    raise typer.Exit(run(job, output))
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="The model to judge, ft:… or another.")],
     data: Annotated[

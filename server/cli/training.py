@@ -60,6 +60,27 @@ def train(
     except (OSError, ValueError) as error:
         console.print(f"error: {error}", style="red")
         return 2
+    return _run(job, name, output, console)
+
+
+def repeat(directory: Path, output: Path) -> int:
+    """Train once more as a job did, into a new directory; return the exit status."""
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    try:
+        old = JobDirectory(directory).job()
+    except (OSError, ValidationError) as error:
+        console.print(f"error: {directory} is no job's directory: {error}", style="red")
+        return 2
+    needed = (old.base_path, old.parent, old.incumbent, old.training_file, old.validation_file, old.retention_file)
+    if gone := [str(path) for path in needed if path is not None and not path.exists()]:
+        console.print(f"error: the job cannot be repeated without {', '.join(gone)}", style="red")
+        return 1
+    job = old.model_copy(update={"id": f"ftjob-{secrets.token_hex(6)}", "wandb": None})
+    return _run(job, names.mint(job.base_model, "personal", "again", job.id[-8:]), output, console)
+
+
+def _run(job: TrainingJob, name: str, output: Path, console: Console) -> int:
+    """Run a job in a directory of its own, and say where its result is."""
     directory = JobDirectory.create((output / job.id).absolute(), job)
     outcome = follow(directory, console)
     if isinstance(outcome, Failure) or outcome is None:

@@ -20,7 +20,7 @@ from server.state.ids import random_id
 from server.state.tables import Base, Written
 
 LIFETIME_SECONDS = 3600  # as at OpenAI
-MAX_PART_BYTES = 64 * 1024**2  # OpenAI's limit limit
+MAX_PART_BYTES = 64 * 1024**2  # OpenAI's limit
 MAX_PARTS = 10_000  # as many as can be named when it is completed
 PART = re.compile(r"part_[A-Za-z0-9]{1,64}")
 _CHUNK_BYTES = 1 << 20

@@ -73,7 +73,7 @@ def write(
         "alike": parts.alike,
         "arms": ARMS,
         "panels": panels(read_lines(directory.metrics_file)),
-        "again": again(job, result),
+        "again": shlex.join(["tuneport", "repeat", str(directory.path)]),
     }
     for path, template in (
         (directory.report_html, "report.html.jinja"),
@@ -99,18 +99,6 @@ def graded(evaluation: Evaluation) -> list[Graded]:
         bars = [Bar(ARMS[arm], mean, place(mean), place(low), place(high)) for arm, (mean, low, high) in means.items()]
         found.append(Graded(base.grader, bars, lowest, highest, [other, base] if other else [base]))
     return found
-
-
-def again(job: TrainingJob, result: Result) -> str:
-    """The command that repeats the training."""
-    words = ["tuneport", "train", str(job.training_file), "--model", str(job.base_path), "--seed", str(job.seed)]
-    if job.validation_file:
-        words += ["--validation", str(job.validation_file)]
-    if job.method.type != "supervised":
-        words += ["--method", job.method.type]
-    for name, value in result.hyperparameters.items():
-        words += ["--set", f"{name}={value}"]
-    return shlex.join(words)
 
 
 def _run(
