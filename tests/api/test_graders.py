@@ -185,7 +185,7 @@ def test_hanging_graders_leave_room_for_everything_else(http: httpx.Client, serv
 def test_graders_that_load_for_long_keep_no_other_job_waiting(
     smollm2_base: BaseModel, tokenizer: Any, tmp_path: Path
 ) -> None:
-    slow = {"type": "python", "name": "p", "source": "import time\ntime.sleep(4)\ndef grade(s, i): return 1"}
+    slow = {"type": "python", "name": "p", "source": "import time\ntime.sleep(2)\ndef grade(s, i): return 1"}
     with in_process(smollm2_base, ScriptedEngine(tokenizer=tokenizer), tmp_path) as server, server.http() as http:
         file = server.openai().files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
         body = {"model": smollm2_base.name, "training_file": file}
