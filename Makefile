@@ -3,6 +3,7 @@ SHELL := /bin/bash
 EXTRA ?= cpu
 UV := $(shell command -v uv || echo .tools/uv/bin/uv)
 export UV_SYSTEM_CERTS ?= 1
+export PYTHONDONTWRITEBYTECODE :=  # what is imported is compiled then, once; to compile all that is installed takes a minute
 RUN := $(UV) run --no-sync
 MODEL := var/models/SmolLM2-135M-Instruct
 TEST_SECONDS ?= 1600
@@ -42,8 +43,8 @@ lint: setup  ## ruff, pyright, import-linter, hadolint; known vulnerabilities an
 setup: .venv/.synced-$(EXTRA)
 
 .venv/.synced-$(EXTRA): uv.lock pyproject.toml | $(UV)
-	@echo "Installing from uv.lock (6 GB; the first time takes two minutes or more)"
-	@$(UV) sync --quiet --locked --compile-bytecode --extra $(EXTRA) --group dev
+	@echo "Installing from uv.lock (6 GB; the first time takes a minute or more)"
+	@$(UV) sync --quiet --locked --extra $(EXTRA) --group dev
 	@rm -f .venv/.synced-* && touch $@
 
 .tools/uv/bin/uv:

@@ -136,11 +136,11 @@ def test_unknown_and_null_fields_are_taken(running: Running) -> None:
     assert "not valid JSON" in refused.json()["error"]["message"]
 
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def test_all_slots_taken_everyone_gets_their_own_answer(running: Running, noise: list[str]) -> None:
-    """64 at once over base and four adapters, three rounds, token for token what each answers alone.
+    """64 at once over base and four adapters, two rounds, token for token what each answers alone.
 
     vLLM's own CPU path fails this. In bf16 the two best tokens can be closer than rounding, alone or not; there, and
     only there, either may come.

@@ -167,22 +167,21 @@ def test_training_by_hand(tiny: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     register = next(line for line in run.stdout.splitlines() if "to serve it" in line)
     assert json.loads(register.partition("POST /admin/adapters ")[2])["name"].startswith("ft:tiny:personal:greet:")
-    job = next(tmp_path.glob("var/training/ftjob-*"))
-    page = (job / "report.md").read_text()
-    again = tuneport(*shlex.split(page.partition("Do it again\n\n")[2].splitlines()[0])[1:], cwd=tmp_path)
-    assert again.returncode == 0, again.stdout + again.stderr
-    weights = [file.read_bytes() for file in tmp_path.glob("var/training/ftjob-*/adapter/adapter_model.safetensors")]
-    assert len(weights) == 2
-    assert weights[0] == weights[1]
+    (job,) = tmp_path.glob("var/training/ftjob-*")
+    assert (job / "adapter" / "adapter_model.safetensors").exists()
+
+    command = shlex.split((job / "report.md").read_text().partition("Do it again\n\n")[2].splitlines()[0])
+    brackets = {"messages": [{"role": "[/red]", "content": "Hi"}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(brackets))
+    again = tuneport(*command[1:], cwd=tmp_path)
+    assert again.returncode == 1
+    assert "failed: line 1: messages[0].role is '[/red]'; expected" in again.stdout
+    first, second = (json.loads(one.read_text()) for one in tmp_path.glob("var/training/*/job.json"))
+    assert first.pop("id") != second.pop("id")
+    assert first == second
     (tmp_path / "train.jsonl").unlink()
     refused = tuneport("repeat", str(job), cwd=tmp_path)
     assert refused.returncode == 1
     assert "cannot be repeated without" in refused.stdout
     assert tuneport("repeat", str(tmp_path), cwd=tmp_path).returncode == 2
-
-    brackets = {"messages": [{"role": "[/red]", "content": "Hi"}]}
-    (tmp_path / "brackets.jsonl").write_text(json.dumps(brackets))
-    refused = tuneport("train", "brackets.jsonl", "--model", str(tiny), cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "failed: line 1: messages[0].role is '[/red]'; expected" in refused.stdout
     assert tuneport("train", "none.jsonl", "--model", str(tiny), cwd=tmp_path).returncode == 2

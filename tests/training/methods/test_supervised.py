@@ -85,20 +85,18 @@ def test_result_and_checkpoints_are_servable_adapters(trained: JobDirectory, tin
 
 
 def test_qlora_trains_on_four_bits_and_is_judged_on_the_base_that_serves_it(
-    tmp_path: Path, tiny: Path, tiny_base: BaseModel, spawner: Spawner
+    tmp_path: Path, tiny: Path, tiny_base: BaseModel, spawner: Spawner, trained: JobDirectory
 ) -> None:
-    directory = JobDirectory.create(tmp_path / "job", description(tmp_path, tiny, weights="qlora"))
+    directory = JobDirectory.create(tmp_path / "job", description(tmp_path, tiny, weights="qlora", replay_share=0.1))
     result = spawner.train(directory)
     assert isinstance(result, Result), directory.log_file.read_text()
     losses = [line["train_loss"] for line in read_lines(directory.metrics_file) if "train_loss" in line]
     assert losses[-1] < losses[0] - 1
     assert check(directory.adapter, tiny_base, Limits(max_rank=16)).rank == 16
-    plain = JobDirectory.create(tmp_path / "plain", description(tmp_path, tiny))
-    spawner.train(plain)
-    first, without = (read_lines(one.metrics_file)[0]["train_loss"] for one in (directory, plain))
+    first, without = (read_lines(one.metrics_file)[0]["train_loss"] for one in (directory, trained))
     assert first != without, "the base was held in four bits"
     assert first == pytest.approx(without, rel=0.1)
-    sides = [json.loads(one.evaluation.read_text())["forgetting"]["answers"] for one in (directory, plain)]
+    sides = [json.loads(one.evaluation.read_text())["forgetting"]["answers"] for one in (directory, trained)]
     assert [side["base"] for side in sides[0]] == [side["base"] for side in sides[1]], "judged on the served base"
 
 

@@ -88,9 +88,7 @@ def test_page_and_markdown_open_with_the_sentence_and_show_the_same_figures(tmp_
         assert "failed on 3 of 40 rows" in text
         assert "18 trained on, 2 chose the checkpoint, 10 prove; drawn by seed 7" in text
         assert "12,345" in text
-        assert "tuneport train" in text
-        assert "--seed 7" in text
-        assert "--set n_epochs=2" in text
+        assert "tuneport repeat" in text
     assert page.index("Got worse") < page.index("worse &lt;") < page.index("Got better") < page.index("better &lt;")
     assert "Capital of Poland?" in page
     assert page.count("0.900") >= 1, "the incumbent's mean"
