@@ -78,11 +78,6 @@ PROOFS = {
         "The engine of a full fine-tune is killed: the base's goes on, the model's next request starts its own again",
         (*ENGINE, "adapters", "training", "server/jobs"),
     ),
-    "families": Proof(
-        "Small bases in the shape of Qwen3, Llama, Mistral, Gemma, Granite, Cohere, Phi, a mixture of experts and "
-        "GPT-NeoX: tuned, served with the trainer's probabilities, and their answers end",
-        (*ENGINE, "adapters", "training", "tests/families.py"),
-    ),
     "soak": Proof(
         "Memory of server and engine over 10,000 load/evict cycles stays flat",
         (*ENGINE, "adapters", "bench/memory.py", "bench/servers.py"),

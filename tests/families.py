@@ -137,16 +137,16 @@ def tokenizer_of(family: Family) -> Any:
     return tokenizer
 
 
-def model_of(family: Family, tokenizer: Any, head: int = 16) -> Any:
-    """A random model of two layers with two attention heads of width `head`."""
+def model_of(family: Family, tokenizer: Any) -> Any:
+    """A random model of two layers with two attention heads."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{family.model}Config")(
         vocab_size=len(tokenizer),
-        hidden_size=2 * head,
-        intermediate_size=4 * head,
+        hidden_size=32,
+        intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
         bos_token_id=tokenizer.bos_token_id,
@@ -156,14 +156,14 @@ def model_of(family: Family, tokenizer: Any, head: int = 16) -> Any:
         initializer_range=0.3,
         attn_implementation="eager",
         **({} if family.model == "GPTNeoX" else {"num_key_value_heads": 1}),
-        **(family.more | ({"head_dim": head} if "head_dim" in family.more else {})),
+        **family.more,
     )
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
-def save(family: Family, folder: Path, head: int = 16) -> Path:
-    """Write a base to disk; see `model_of`."""
+def save(family: Family, folder: Path) -> Path:
+    """Write a base to disk."""
     tokenizer = tokenizer_of(family)
-    model_of(family, tokenizer, head).save_pretrained(folder)
+    model_of(family, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
