@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.database import connect
 from server.batches import lines
 from server.batches import runner as module
 from server.batches.lines import Answers, Failure, Limits
@@ -28,7 +27,6 @@ from server.inference.engine import LATER
 from server.metrics import Metrics
 from server.state.batches import Batches, BatchRow, Counts
 from server.state.files import Files
-from server.state.tables import migrate
 
 CHAT = "/v1/chat/completions"
 COUNT = 40
@@ -65,13 +63,6 @@ class App:
 
     def asgi(self) -> Starlette:
         return Starlette(routes=[Route(CHAT, self.answer, methods=["POST"])])
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Engine:
-    engine = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(engine)
-    return engine
 
 
 @pytest.fixture

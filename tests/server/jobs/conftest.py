@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from adapters.base import BaseModel
-from adapters.database import connect
 from adapters.files.validate import Limits
 from adapters.registry import Registry
 from adapters.store import Store
@@ -18,7 +18,6 @@ from server.jobs.publishing import Publishing
 from server.state.files import Files
 from server.state.jobs import JobRow, Jobs, NewJob
 from server.state.status import Status
-from server.state.tables import migrate
 from tests.conftest import MakeAdapter
 from training.job import Gate, Supervised
 
@@ -45,14 +44,12 @@ class Parts:
 
 
 @pytest.fixture
-def parts(tmp_path: Path, tiny_base: BaseModel, make_adapter: MakeAdapter) -> Parts:
-    engine = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(engine)
+def parts(database: Engine, tmp_path: Path, tiny_base: BaseModel, make_adapter: MakeAdapter) -> Parts:
     unused: Any = None
-    catalog = Catalog(Registry(engine, Store(tmp_path / "store"), tiny_base, Limits(16)), unused, unused, unused)
+    catalog = Catalog(Registry(database, Store(tmp_path / "store"), tiny_base, Limits(16)), unused, unused, unused)
     for seed, name in enumerate(("ft:tiny:o:a:v1", "ft:tiny:o:a:v2")):
         catalog.register(name, make_adapter(tiny_base, seed=seed), "o")
     catalog.set_alias("ft:a", {"ft:tiny:o:a:v1": 1}, "o")
-    jobs, files = Jobs(engine, tmp_path / "jobs"), Files(engine, tmp_path / "files", 1_000)
+    jobs, files = Jobs(database, tmp_path / "jobs"), Files(database, tmp_path / "files", 1_000)
     preparation = Preparation(jobs, files, catalog, tiny_base)
     return Parts(jobs, files, catalog, preparation, Publishing(jobs, files, catalog, "o"))

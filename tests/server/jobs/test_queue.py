@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from adapters.database import connect
 from server.jobs import queue as module
 from server.jobs.placement import Placement
 from server.jobs.queue import MAX_STARTS, JobQueue
 from server.metrics import Metrics
 from server.state.jobs import JobRow, Jobs
 from server.state.status import ENDED, Status
-from server.state.tables import migrate
 from tests.server.jobs.conftest import Parts
 from training.directory import JobDirectory
 from training.job import Failure, Result
@@ -295,10 +294,8 @@ class Faulty(Jobs):
         return super().with_status(*statuses)
 
 
-async def test_the_queue_goes_on(tmp_path: Path) -> None:
-    engine = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(engine)
-    rows = Faulty(engine, tmp_path / "jobs")
+async def test_the_queue_goes_on(database: Engine, tmp_path: Path) -> None:
+    rows = Faulty(database, tmp_path / "jobs")
     unused: Any = None
     queue = JobQueue(rows, unused, unused, ScriptedRunner(None), Placement(), Metrics(), 1)
     await queue.start()

@@ -1,22 +1,10 @@
-"""What tests of the state share: a real SQLite database, and what is read from it."""
+"""What tests of the state share: what is read from the database."""
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, event
-
-from adapters.database import connect
-from server.state.tables import migrate
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Engine:
-    engine = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(engine)
-    return engine
 
 
 @contextlib.contextmanager

@@ -4,15 +4,16 @@ import contextlib
 import hashlib
 import io
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from adapters.database import connect
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, NotFound, TooLarge
+from server.state import uploads as state_uploads
 from server.state.files import Files, Readable, StoredFile
-from server.state.tables import migrate
 from server.state.uploads import Uploads
 
 
@@ -27,9 +28,12 @@ class Slow(Files):
         return super().create(source, *arguments, **more)  # pyright: ignore
 
 
-def test_an_upload_is_completed_once(tmp_path: Path) -> None:
-    database = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(database)
+@pytest.fixture
+def uploads(database: Engine, tmp_path: Path) -> Uploads:
+    return Uploads(database, tmp_path / "uploads", Files(database, tmp_path / "files", 100), 100)
+
+
+def test_an_upload_is_completed_once(database: Engine, tmp_path: Path) -> None:
     files = Slow(database, tmp_path / "files", 10**9)
     uploads = Uploads(database, tmp_path / "uploads", files, 10**9)
     content = bytes(range(256)) * 4096
@@ -53,10 +57,7 @@ def test_an_upload_is_completed_once(tmp_path: Path) -> None:
         uploads.cancel(upload.id)
 
 
-def test_a_part_that_comes_while_its_upload_is_cancelled_is_refused(tmp_path: Path) -> None:
-    database = connect(f"sqlite:///{tmp_path / 'db'}")
-    migrate(database)
-    uploads = Uploads(database, tmp_path / "uploads", Files(database, tmp_path / "files", 100), 100)
+def test_a_part_that_comes_while_its_upload_is_cancelled_is_refused(uploads: Uploads, tmp_path: Path) -> None:
     upload = uploads.create("rows.bin", "user_data", 10, None)
 
     class Cancelling(io.BytesIO):
@@ -73,3 +74,32 @@ def test_a_part_that_comes_while_its_upload_is_cancelled_is_refused(tmp_path: Pa
     uploads.delete_expired()
     assert not left.exists()
     assert uploads.get(upload.id).status == "cancelled"
+
+
+def test_parts_are_bounded(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = uploads.create("rows.bin", "user_data", 9, None)
+    with pytest.raises(InvalidRequest, match="empty"):
+        uploads.add(upload.id, io.BytesIO())
+    monkeypatch.setattr(state_uploads, "MAX_PARTS", 1)
+    uploads.add(upload.id, io.BytesIO(b"a"))
+    with pytest.raises(TooLarge, match="1 parts"):
+        uploads.add(upload.id, io.BytesIO(b"b"))
+
+
+@pytest.mark.parametrize("part", ["part_" + "a" * 300, "part_/../part_a", "part_", "x"])
+def test_what_is_no_part_is_refused(part: str, uploads: Uploads) -> None:
+    upload = uploads.create("rows.bin", "user_data", 9, None)
+    with pytest.raises(InvalidRequest, match="is no part of"):
+        uploads.complete(upload.id, [part], None)
+
+
+def test_uploads_that_ended_are_forgotten(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = uploads.create("rows.bin", "user_data", 9, None)
+    uploads.cancel(upload.id)
+    uploads.delete_expired()
+    assert uploads.get(upload.id).status == "cancelled"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + state_uploads.LIFETIME_SECONDS + 1)
+    uploads.delete_expired()
+    with pytest.raises(NotFound):
+        uploads.get(upload.id)
